@@ -1,0 +1,148 @@
+/** Kernel benchmark: time, GFLOP/s or GB/s, the share of a ceiling measured in the same run, and the error of f32 against f64.
+ *  `npm run bench -- --filter conv3x3 --json`. Exits 1 when a number is wrong; a slow kernel is not an error. */
+
+import { cpus } from "node:os";
+import { parseArgs } from "node:util";
+import { compileGraph } from "../lib/graph/compile.js";
+import { fmaCeiling } from "../lib/graph/ops/ceiling.js";
+import { parameter } from "../lib/graph/ops/leaf.js";
+import { assign } from "../lib/graph/ops/optimizer.js";
+import { type Executable, Session } from "../lib/graph/session.js";
+import { buildGraph, numel } from "../lib/graph/tensor.js";
+import type { HostTensor } from "../lib/util/host-tensor.js";
+import { type BenchCase, benchCases, leaves } from "./cases.js";
+
+interface Row {
+  readonly name: string;
+  readonly milliseconds: number;
+  readonly gflops?: number;
+  readonly gbytes?: number;
+  /** Of the multiply-add rate, or of the copy bandwidth, measured in this run. */
+  readonly share: number;
+  readonly error: number;
+  readonly bound: number;
+}
+
+interface Ceilings {
+  readonly gflops: number;
+  readonly gbytes: number;
+}
+
+const scalars = { learningRate: 1e-4, correction1: 0.1, correction2: 0.001 };
+const median = (xs: readonly number[]): number => [...xs].sort((a, b) => a - b)[xs.length >> 1]!;
+
+/** Seconds that instructions of `ops` take, median over repeated runs. */
+async function timed(session: Session, executable: Executable, ops: readonly string[], seconds = 0.4): Promise<number> {
+  await session.run(executable, { scalars });
+  const times: number[] = [], end = performance.now() + 1000 * seconds;
+  session.trace(executable, "time");
+  do {
+    await session.run(executable, { scalars });
+    times.push(session.trace(executable, "time").ops.reduce((sum, t) => sum + (ops.includes(t.op) ? t.seconds : 0), 0));
+  } while (times.length < 3 || (performance.now() < end && times.length < 200));
+  return median(times);
+}
+
+async function ceilings(session: Session): Promise<Ceilings> {
+  const iterations = 200_000, tasks = 64;
+  const fma = session.compile(compileGraph(buildGraph(g => g.output("flops", fmaCeiling({ tasks, iterations, dtype: "f32" }))), { name: "fma" }));
+  const perRound = Number((await session.run(fma, {}))["flops"]!.data[0]);
+  const size = 1 << 25; // 128 MiB each way, beyond any cache
+  const copy = session.compile(
+    compileGraph(
+      buildGraph(() => {
+        const leaf = (name: string) => parameter({ arena: name, name, dtype: "f32", shape: [size], offset: 0 });
+        assign(leaf("copyTarget"), leaf("copySource"));
+      }),
+      { name: "copy" },
+    ),
+  );
+  return {
+    gflops: (perRound * tasks * iterations) / (await timed(session, fma, ["fma_ceiling"], 1)) / 1e9,
+    gbytes: (8 * size) / (await timed(session, copy, ["assign"], 1)) / 1e9,
+  };
+}
+
+/** A program of the case, its inputs written; results are outputs only where `keep` asks for them. */
+function prepared(session: Session, c: BenchCase, dtype: "f32" | "f64", keep: boolean): Executable {
+  let layout = { offsets: [] as number[], bytes: 0 };
+  const graph = buildGraph(g => {
+    const { tensors, ...rest } = leaves(c.inputs, dtype);
+    layout = rest;
+    const outputs = c.build(tensors);
+    if (keep) for (const [i, y] of outputs.entries()) g.output(`y${i}`, y);
+    else for (const [i, y] of outputs.entries()) assign(parameter({ arena: `sink${i}`, name: `sink${i}`, dtype: y.dtype, shape: y.shape, offset: 0 }), y);
+  });
+  const executable = session.compile(compileGraph(graph, { name: c.name, fuse: false }));
+  for (const [i, shape] of c.inputs.entries()) session.write("inputs", layout.offsets[i]!, normal(numel(shape), i + 1, c.scale ?? 1, dtype));
+  return executable;
+}
+
+/** The same numbers in both dtypes: multiples of 2^-12 are exact in f32. */
+function normal(count: number, seed: number, scale: number, dtype: "f32" | "f64"): Float32Array | Float64Array {
+  const out = dtype === "f32" ? new Float32Array(count) : new Float64Array(count);
+  let state = seed * 2654435761;
+  const next = (): number => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+  for (let i = 0; i < count; i++) out[i] = Math.round((next() + next() + next() + next() - 2) * Math.sqrt(3) * scale * 4096) / 4096;
+  return out;
+}
+
+function relativeError(actual: Readonly<Record<string, HostTensor>>, truth: Readonly<Record<string, HostTensor>>): number {
+  let worst = 0;
+  for (const [name, t] of Object.entries(truth)) {
+    const a = actual[name]!.data as Float32Array, b = t.data as Float64Array;
+    let difference = 0, norm = 0;
+    for (let i = 0; i < b.length; i++) {
+      difference += (a[i]! - b[i]!) ** 2;
+      norm += b[i]! ** 2;
+    }
+    worst = Math.max(worst, Number.isNaN(difference) ? Infinity : Math.sqrt(difference / norm));
+  }
+  return worst;
+}
+
+async function measure(c: BenchCase, ceiling: Ceilings): Promise<Row> {
+  const run = async (dtype: "f32" | "f64"): Promise<Record<string, HostTensor>> => {
+    await using session = Session.open({ backend: "cpu" });
+    return await session.run(prepared(session, c, dtype, true), { scalars });
+  };
+  const error = relativeError(await run("f32"), await run("f64"));
+  await using session = Session.open({ backend: "cpu" });
+  const seconds = await timed(session, prepared(session, c, "f32", false), c.ops);
+  // Roundings of a sum of n terms accumulate like a random walk; a factor 8 covers the few operations around it.
+  const bound = 8 * 2 ** -24 * Math.sqrt(c.terms + 1);
+  const base = { name: c.name, milliseconds: seconds * 1e3, error, bound };
+  if (c.flops > 0) return { ...base, gflops: c.flops / seconds / 1e9, share: c.flops / seconds / 1e9 / ceiling.gflops };
+  const gbytes = (4 * c.elements) / seconds / 1e9;
+  return { ...base, gbytes, share: gbytes / ceiling.gbytes };
+}
+
+function print(row: Row): void {
+  const rate = row.gflops === undefined ? `${row.gbytes!.toFixed(1)} GB/s` : `${row.gflops.toFixed(1)} GFLOP/s`;
+  const wrong = row.error <= row.bound ? "" : `  WRONG, bound ${row.bound.toExponential(1)}`;
+  console.log(
+    `${row.name.padEnd(44)} ${row.milliseconds.toFixed(3).padStart(10)} ms ${rate.padStart(15)} ${(100 * row.share).toFixed(0).padStart(4)} %   error ${row.error.toExponential(1)}${wrong}`,
+  );
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: { filter: { type: "string" }, json: { type: "boolean", default: false } } });
+  const chosen = benchCases.filter(c => !values.filter || c.name.includes(values.filter));
+  await using session = Session.open({ backend: "cpu" });
+  const ceiling = await ceilings(session);
+  const machine = { cpu: cpus()[0]?.model ?? "unknown", threads: cpus().length, node: process.version };
+  if (!values.json) console.log(`${machine.cpu}, ${machine.threads} threads: ${ceiling.gflops.toFixed(0)} GFLOP/s multiply-add in f32, ${ceiling.gbytes.toFixed(1)} GB/s copy\n`);
+  const rows: Row[] = [];
+  for (const c of chosen) {
+    const row = await measure(c, ceiling);
+    rows.push(row);
+    if (!values.json) print(row);
+  }
+  if (values.json) console.log(JSON.stringify({ machine, ceiling, rows }, null, 1));
+  if (rows.some(row => !(row.error <= row.bound))) process.exitCode = 1;
+}
+
+void main();

@@ -1,0 +1,117 @@
+/** Full-size DSPO steps, built, differentiated and planned without a device: what a step launches, how long building it takes, and every byte it needs.
+ *  `npm run plan`; `-- --filter sdxl` for some of them, `-- --json` for machines. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { noiseSchedule } from "../lib/diffusion/noise-schedule.js";
+import { unetDenoiser } from "../lib/diffusion/unet-denoiser.js";
+import { compileWithPlan } from "../lib/graph/compile.js";
+import type { Graph } from "../lib/graph/tensor.js";
+import { parseUNetConfig, type UNetConfig } from "../lib/models/unet-config.js";
+import { adaptUNet, declareUNet } from "../lib/models/unet-parameters.js";
+import { Params } from "../lib/nn/params.js";
+import { dspo } from "../lib/objectives/dspo.js";
+import { adamW } from "../lib/train/optimizer.js";
+import { microGraph, updateGraph } from "../lib/train/step.js";
+
+interface Case {
+  readonly model: "sd15" | "sdxl-base";
+  readonly pairs: number;
+  /** LoRA rank, or undefined: all parameters are trained and a frozen copy is the reference. */
+  readonly rank?: number;
+  readonly recompute: "none" | "blocks";
+}
+
+const cases: readonly Case[] = [
+  { model: "sd15", pairs: 1, recompute: "none" },
+  { model: "sd15", pairs: 4, recompute: "none" },
+  { model: "sd15", pairs: 4, recompute: "blocks" },
+  { model: "sd15", pairs: 16, recompute: "none" },
+  { model: "sd15", pairs: 16, recompute: "blocks" },
+  { model: "sd15", pairs: 4, rank: 16, recompute: "none" },
+  { model: "sd15", pairs: 4, rank: 16, recompute: "blocks" },
+  { model: "sd15", pairs: 16, rank: 16, recompute: "blocks" },
+  { model: "sdxl-base", pairs: 1, rank: 16, recompute: "blocks" },
+  { model: "sdxl-base", pairs: 1, recompute: "blocks" },
+];
+
+interface Report {
+  readonly name: string;
+  /** Instructions of the two programs of a step. */
+  readonly micro: number;
+  readonly update: number;
+  readonly buildMs: number;
+  readonly planMs: number;
+  /** No order-preserving plan needs less scratch. */
+  readonly livePeak: number;
+  readonly scratch: number;
+  /** Persistent arenas, bytes. */
+  readonly arenas: Readonly<Record<string, number>>;
+}
+
+function plan({ model, pairs, rank, recompute }: Case): Report {
+  const started = performance.now();
+  const { micro, update } = buildStep(readConfig(model), pairs, rank, recompute);
+  const built = performance.now();
+  const compiled = compileWithPlan(micro, { name: "micro" });
+  const updated = compileWithPlan(update, { name: "update" });
+  const arenas = Object.fromEntries([...compiled.program.arenas, ...updated.program.arenas].filter(a => a.name !== "scratch").map(a => [a.name, a.bytes]));
+  return {
+    name: `${model}, ${pairs} pairs, ${rank ? `LoRA rank ${rank}` : "full"}${recompute === "blocks" ? ", recomputed" : ""}`,
+    micro: compiled.program.instructions.length,
+    update: updated.program.instructions.length,
+    buildMs: built - started,
+    planMs: performance.now() - built,
+    livePeak: compiled.plan.lowerBound,
+    scratch: compiled.program.arenas[0]!.bytes,
+    arenas,
+  };
+}
+
+function readConfig(model: Case["model"]): UNetConfig {
+  const path = join(__dirname, "..", "..", "..", "bench", "configs", `${model}-unet.json`);
+  return parseUNetConfig(JSON.parse(readFileSync(path, "utf8")), path);
+}
+
+function buildStep(config: UNetConfig, batch: number, rank: number | undefined, recompute: Case["recompute"]): { micro: Graph; update: Graph } {
+  const store = declareUNet(config, "f32");
+  const adapter = rank ? adaptUNet(config, store, { rank }) : undefined;
+  const trainable = adapter?.store ?? store;
+  const gradients = trainable.mirror("gradients");
+  const optimizer = adamW({ learningRate: 1e-6 });
+  const micro = microGraph({
+    denoiser: unetDenoiser(config, { height: config.sampleSize!, width: config.sampleSize!, recompute }),
+    objective: dspo({ beta: 0.01 }),
+    schedule: noiseSchedule(),
+    policy: new Params(store, { adapter }),
+    reference: new Params(adapter ? store : store.mirror("reference")),
+    trainable,
+    gradients,
+    batch,
+    accumulation: 1,
+    noise: "drawn",
+    conditionDropout: 0,
+  });
+  return { micro, update: updateGraph({ trainable, gradients, optimizer, state: optimizer.state(trainable), maxGradNorm: 1 }) };
+}
+
+function main(): void {
+  const { values } = parseArgs({ options: { filter: { type: "string", default: "" }, json: { type: "boolean", default: false } } });
+  const chosen = cases.filter(c => `${c.model} ${c.pairs} ${c.rank ? "lora" : "full"} ${c.recompute}`.includes(values.filter));
+  if (values.json) console.log(JSON.stringify(chosen.map(plan), null, 2));
+  else printTable(chosen);
+}
+
+function printTable(chosen: readonly Case[]): void {
+  console.log("step".padEnd(46), "micro  update  build ms  plan ms  live peak    scratch   persistent arenas");
+  for (const one of chosen) {
+    const r = plan(one);
+    const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+    const arenas = Object.entries(r.arenas).map(([name, bytes]) => `${name} ${gib(bytes)}`);
+    const numbers = [String(r.micro).padStart(5), String(r.update).padStart(7), r.buildMs.toFixed(0).padStart(9), r.planMs.toFixed(0).padStart(8)];
+    console.log(r.name.padEnd(46), ...numbers, gib(r.livePeak).padStart(10), gib(r.scratch).padStart(10), " ", arenas.join(", "));
+  }
+}
+
+main();

@@ -1,0 +1,75 @@
+/** Convolution of channels-last maps. */
+
+import { defineOp } from "../op.js";
+import { numel, type Tensor, typed } from "../tensor.js";
+import { check, checkCount, checkFloats, checkShape, show, width } from "./check.js";
+import { sumRows } from "./reduce.js";
+
+/** padding: zeros at [top, bottom, left, right]; one number stands for all four. */
+export type ConvOptions = { readonly stride?: number; readonly padding?: number | readonly number[] };
+type ConvAttrs = { stride: number; padding: readonly number[] };
+
+/** x [B,H,W,I] with weight [O,kh,kw,I] (cross-correlation, as everywhere in the field) and bias [O] -> [B,H',W',O],
+ *  H' = floor((H + top + bottom - kh) / stride) + 1. */
+export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, { stride = 1, padding = 0 }: ConvOptions = {}): Tensor {
+  const sides = typeof padding === "number" ? [padding, padding, padding, padding] : padding;
+  return conv2dOp({ stride, padding: sides }, x, weight, bias)[0];
+}
+const conv2dOp = defineOp({
+  name: "conv2d",
+  infer({ stride, padding }: ConvAttrs, x: Tensor, weight: Tensor, bias?: Tensor) {
+    checkFloats("conv2d", { x, weight, bias });
+    checkShape("conv2d", "x", x, [null, null, null, null]);
+    checkShape("conv2d", "weight", weight, [null, null, null, width(x)]);
+    if (bias) checkShape("conv2d", "bias", bias, [weight.shape[0]!]);
+    checkCount("conv2d", "stride", stride);
+    const fits = padding.length === 4 && padding.every(n => Number.isInteger(n) && n >= 0);
+    check("conv2d", fits, `expected padding [top, bottom, left, right] of counts, received [${padding}]`);
+    const shape = convShape(padding, stride, x, weight);
+    check(
+      "conv2d",
+      shape.every(n => n >= 1),
+      `kernel ${weight.shape[1]}x${weight.shape[2]} does not fit into ${show(x)} with padding [${padding}]`,
+    );
+    return [typed(x.dtype, ...shape)];
+  },
+  vjp: ({ attrs, inputs: [x, weight, bias], grads: [dy] }) => [
+    conv2dDxOp({ ...attrs, height: x.shape[1]!, width: x.shape[2]! }, dy, weight)[0],
+    conv2dDwOp({ ...attrs, kernelHeight: weight.shape[1]!, kernelWidth: weight.shape[2]! }, dy, x)[0],
+    bias ? sumRows(dy) : null,
+  ],
+  flops: (attrs, x, weight) => convFlops(convShape(attrs.padding, attrs.stride, x, weight), weight.shape),
+});
+
+function convShape([top = 0, bottom = 0, left = 0, right = 0]: readonly number[], stride: number, x: Tensor, weight: Tensor): number[] {
+  const [batch = 0, height = 0, columns = 0] = x.shape;
+  const [channels = 0, kh = 0, kw = 0] = weight.shape;
+  return [batch, Math.floor((height + top + bottom - kh) / stride) + 1, Math.floor((columns + left + right - kw) / stride) + 1, channels];
+}
+
+/** dy [B,H',W',O], weight [O,kh,kw,I] -> dx [B, height, width, I]. */
+const conv2dDxOp = defineOp({
+  name: "conv2d_dx",
+  infer({ height, width: columns }: ConvAttrs & { height: number; width: number }, dy: Tensor, weight: Tensor) {
+    checkFloats("conv2d_dx", { dy, weight });
+    checkShape("conv2d_dx", "weight", weight, [width(dy), null, null, null]);
+    return [typed(dy.dtype, dy.shape[0]!, height, columns, width(weight))];
+  },
+  flops: (_, dy, weight) => convFlops(dy.shape, weight.shape),
+});
+
+/** dy [B,H',W',O], x [B,H,W,I] -> dweight [O, kernelHeight, kernelWidth, I]. */
+const conv2dDwOp = defineOp({
+  name: "conv2d_dw",
+  infer({ kernelHeight, kernelWidth }: ConvAttrs & { kernelHeight: number; kernelWidth: number }, dy: Tensor, x: Tensor) {
+    checkFloats("conv2d_dw", { dy, x });
+    check("conv2d_dw", dy.shape[0] === x.shape[0], `expected one batch, received dy ${show(dy)} and x ${show(x)}`);
+    return [typed(dy.dtype, width(dy), kernelHeight, kernelWidth, width(x))];
+  },
+  flops: ({ kernelHeight, kernelWidth }, dy, x) => convFlops(dy.shape, [width(dy), kernelHeight, kernelWidth, width(x)]),
+});
+
+/** Two per multiply-add: each output element [B,H',W',O] sums kh * kw * I products. */
+function convFlops(output: readonly number[], weight: readonly number[]): number {
+  return 2 * numel(output) * numel(weight.slice(1));
+}

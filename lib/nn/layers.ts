@@ -1,0 +1,60 @@
+/** Layers with parameters: the op, and the names and shapes of its weight and bias as every PyTorch checkpoint has them.
+ *  Initial values are PyTorch's: uniform within 1 / sqrt(fan in) for weights and biases, 1 and 0 for norms. */
+
+import { conv2d as conv2dOp } from "../graph/ops/conv.js";
+import { add } from "../graph/ops/elementwise.js";
+import { linear as linearOp } from "../graph/ops/matmul.js";
+import { groupNorm as groupNormOp, layerNorm as layerNormOp } from "../graph/ops/norm.js";
+import type { Tensor } from "../graph/tensor.js";
+import type { Params } from "./params.js";
+
+export interface LinearOptions {
+  readonly features: number;
+  readonly bias?: boolean;
+}
+
+export interface Conv2dOptions {
+  readonly channels: number;
+  readonly kernel?: number;
+  readonly stride?: number;
+  /** One number for all sides, or [top, bottom, left, right]; by default what keeps the size at stride 1. */
+  readonly padding?: number | readonly [number, number, number, number];
+  readonly bias?: boolean;
+}
+
+/** x [.., K] -> [.., features]. Parameters: weight [features, K], bias [features]. */
+export function linear(x: Tensor, p: Params, { features, bias = true }: LinearOptions): Tensor {
+  return p.scope(() => {
+    const inputs = x.shape.at(-1)!;
+    const init = { bound: 1 / Math.sqrt(inputs) };
+    const y = linearOp(x, p.tensor("weight", [features, inputs], { init }), bias ? p.tensor("bias", [features], { init }) : undefined);
+    return p.adapter?.adapts(p.prefix) ? add(y, p.adapter.linear(x, p.prefix, features)) : y;
+  });
+}
+
+/** x [B, H, W, I] -> [B, H', W', channels]. Parameters: weight [channels, I, kernel, kernel] in checkpoints, bias [channels]. */
+export function conv2d(x: Tensor, p: Params, options: Conv2dOptions): Tensor {
+  const { channels, kernel = 3, stride = 1, padding = (kernel - 1) >> 1, bias = true } = options;
+  return p.scope(() => {
+    const inputs = x.shape.at(-1)!;
+    const init = { bound: 1 / Math.sqrt(inputs * kernel * kernel) };
+    const weight = p.tensor("weight", [channels, kernel, kernel, inputs], { layout: "oihw", init });
+    const y = conv2dOp(x, weight, bias ? p.tensor("bias", [channels], { init }) : undefined, { stride, padding });
+    return p.adapter?.adapts(p.prefix) ? add(y, p.adapter.conv2d(x, p.prefix, { channels, kernel, stride, padding })) : y;
+  });
+}
+
+/** Group normalisation of x [B, H, W, C] or [B, N, C], then SiLU if `silu`. Parameters: weight [C], bias [C]. */
+export function groupNorm(x: Tensor, p: Params, { groups, eps, silu = false }: { groups: number; eps: number; silu?: boolean }): Tensor {
+  return p.scope(() => groupNormOp(x, ...scaleAndShift(x, p), { groups, eps, silu }));
+}
+
+/** Layer normalisation of x [.., C] over its last axis. Parameters: weight [C], bias [C]. */
+export function layerNorm(x: Tensor, p: Params, { eps = 1e-5 }: { eps?: number } = {}): Tensor {
+  return p.scope(() => layerNormOp(x, ...scaleAndShift(x, p), { eps }));
+}
+
+function scaleAndShift(x: Tensor, p: Params): [Tensor, Tensor] {
+  const channels = x.shape.at(-1)!;
+  return [p.tensor("weight", [channels], { init: { value: 1 } }), p.tensor("bias", [channels], { init: { value: 0 } })];
+}

@@ -1,0 +1,143 @@
+/** Every tensor that a run moves or compares with, and where it lies: the policy and its reference, gradients, optimizer state, average.
+ *  Full fine-tuning: the policy is the model's store and the reference a frozen copy of its start. With an adapter the model's store stays as it is and is the
+ *  reference itself; the policy is that store seen through the adapter, and the adapter's store is all that moves. */
+
+import { createHash } from "node:crypto";
+import { readSafetensors } from "../data/safetensors.js";
+import { ConfigError } from "../errors.js";
+import { compileGraph } from "../graph/compile.js";
+import { full, input } from "../graph/ops/leaf.js";
+import { assign } from "../graph/ops/optimizer.js";
+import { buildGraph, type Tensor, typed } from "../graph/tensor.js";
+import { loadWeights, matchWeights, storedWeights } from "../models/load.js";
+import { initialise, initialStreams, reserve } from "../nn/init.js";
+import { LoraAdapter, type LoraOptions } from "../nn/lora.js";
+import { ParameterStore, Params } from "../nn/params.js";
+import type { Checkpoint, CheckpointContents } from "./checkpoint.js";
+import type { Optimizer, OptimizerState } from "./optimizer.js";
+import { computeDtype } from "./step.js";
+import type { Trainable } from "./trainable.js";
+
+export interface RunWeightsOptions {
+  readonly model: Trainable;
+  /** A new adapter with these options, or one whose values are in the session. */
+  readonly lora?: LoraOptions | LoraAdapter | undefined;
+  readonly optimizer: Optimizer;
+  readonly ema: boolean;
+  /** Whether a frozen reference is asked for, by the objective or by validation. */
+  readonly reference: boolean;
+}
+
+/** Bytes hashed at a time. */
+const chunkBytes = 64 << 20;
+
+export class RunWeights {
+  readonly model: Trainable;
+  readonly policy: Params;
+  readonly reference: Params | undefined;
+  readonly adapter: LoraAdapter | undefined;
+  /** What moves. */
+  readonly trainable: ParameterStore;
+  readonly gradients: ParameterStore;
+  readonly state: OptimizerState;
+  readonly average: ParameterStore | undefined;
+  readonly #copied: ParameterStore | undefined;
+  readonly #newAdapter: boolean;
+
+  constructor({ model, lora, optimizer, ema, reference }: RunWeightsOptions) {
+    this.model = model;
+    this.adapter = lora instanceof LoraAdapter ? lora : lora && declaredAdapter(model, lora);
+    this.#newAdapter = lora !== undefined && !(lora instanceof LoraAdapter);
+    this.trainable = this.adapter?.store ?? model.store;
+    if (!this.trainable.trainable) throw new ConfigError("train", "model.store", "trainable where no adapter is trained", "a frozen store");
+    this.policy = new Params(model.store, { adapter: this.adapter });
+    if (reference && !this.adapter) this.#copied = model.store.mirror(`${model.store.arena}/reference`);
+    this.reference = reference ? new Params(this.#copied ?? model.store) : undefined;
+    this.gradients = this.trainable.mirror(`${this.trainable.arena}/gradient`);
+    this.state = optimizer.state(this.trainable);
+    this.average = ema ? this.trainable.mirror(`${this.trainable.arena}/ema`) : undefined;
+  }
+
+  get stores(): ParameterStore[] {
+    const own = [this.model.store, this.#copied, this.adapter?.store, this.gradients, ...Object.values(this.state), this.average];
+    return own.filter(store => store !== undefined);
+  }
+
+  /** Bytes of every arena, as compileGraph takes them. */
+  get arenas(): Record<string, number> {
+    return Object.fromEntries(this.stores.map(store => [store.arena, store.bytes]));
+  }
+
+  /** Values of a run that starts: zero gradients and state, a fresh adapter, reference and average as copies. */
+  async start(seed: number): Promise<void> {
+    const { session } = this.model;
+    for (const store of this.stores) reserve(session, store);
+    if (this.#newAdapter) await initialise(session, this.trainable, { seed, stream: initialStreams.adapter });
+    for (const store of [this.gradients, ...Object.values(this.state)]) await this.#assign(store, () => full(0, [store.elements], store.dtype));
+    if (this.#copied) await this.#assign(this.#copied, () => this.model.store.flat());
+    if (this.average) await this.#assign(this.average, () => this.trainable.flat());
+  }
+
+  /** Forgets micro-batches of a step that was broken off. */
+  async clearGradients(): Promise<void> {
+    await this.#assign(this.gradients, () => full(0, [this.gradients.elements], this.gradients.dtype));
+  }
+
+  /** Makes the average the trained weights. */
+  async applyAverage(): Promise<void> {
+    const { average } = this;
+    if (!average) throw new ConfigError("train", "ema", "set, so that there is an average to apply", undefined);
+    await this.#assign(this.trainable, () => average.flat());
+  }
+
+  /** SHA-256 of the model's store as it stands. */
+  async fingerprint(): Promise<string> {
+    const { session, store } = this.model;
+    const hash = createHash("sha256");
+    for (let at = 0; at < store.bytes; at += chunkBytes)
+      hash.update(new Uint8Array(await session.read(store.arena, at, Math.min(chunkBytes, store.bytes - at))));
+    return hash.digest("hex");
+  }
+
+  /** Files of a checkpoint: weights under their checkpoint names, one file per arena of state. */
+  files(): CheckpointContents["tensors"] {
+    return Object.fromEntries(this.#saved().map(([name, store]) => [name, storedWeights(this.model.session, store)]));
+  }
+
+  /** Takes the values of a checkpoint. Throws CheckpointError, WeightsError or DataError before anything is written. */
+  restore(checkpoint: Checkpoint): void {
+    const files = this.#saved().map(([name, store]) => ({ store, file: readSafetensors(checkpoint.file(name)) }));
+    try {
+      for (const { store, file } of files) matchWeights(store, file);
+      for (const { store, file } of files) loadWeights(this.model.session, store, file);
+    } finally {
+      for (const { file } of files) file.close();
+    }
+  }
+
+  #saved(): [string, ParameterStore][] {
+    return [
+      [this.adapter ? "adapter" : "parameters", this.trainable],
+      ...Object.entries(this.state),
+      ...(this.average ? [["ema", this.average] as [string, ParameterStore]] : []),
+    ];
+  }
+
+  async #assign(store: ParameterStore, value: () => Tensor): Promise<void> {
+    const { session } = this.model;
+    const graph = buildGraph(() => void assign(store.flat(), value()));
+    await session.run(session.compile(compileGraph(graph, { name: `set ${store.arena}`, arenas: this.arenas })), {});
+  }
+}
+
+/** An adapter declares its parameters by being used: one forward pass of one sample does it. */
+function declaredAdapter({ denoiser, store }: Trainable, options: LoraOptions): LoraAdapter {
+  const adapter = new LoraAdapter(new ParameterStore({ arena: `${store.arena}/lora`, dtype: store.dtype, trainable: true }), options);
+  buildGraph(() => {
+    const sample = input("sample", typed(computeDtype(store), 1, ...denoiser.sampleShape), "bchw");
+    denoiser.predict(sample, input("timestep", typed("i32", 1)), denoiser.condition(1), new Params(store, { adapter }));
+  });
+  if (adapter.store.entries.size === 0) throw new ConfigError("lora", "targets", "names of layers of this model", adapter.targets);
+  adapter.store.seal();
+  return adapter;
+}

@@ -1,0 +1,52 @@
+/** JSON from files that were made by others: valid UTF-8, no duplicate keys. JSON.parse alone keeps the last of two equal keys, so two readers
+ *  of one file could disagree about what it says. */
+
+import { DataError } from "../errors.js";
+
+/** The value of a JSON text. Throws DataError naming `file` if it is not UTF-8, not JSON, or repeats a key within one object. */
+export function parseStrictJson(bytes: Uint8Array, file: string, field = "JSON"): unknown {
+  let text: string, value: unknown;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new DataError(file, `expected UTF-8 JSON, received something else: ${(cause as Error).message}`, { field }, { cause });
+  }
+  const repeated = repeatedKey(text);
+  if (repeated !== undefined) throw new DataError(file, `expected distinct keys, received ${JSON.stringify(repeated)} twice`, { field });
+  return value;
+}
+
+/** The first key that stands twice in one object of a text known to be valid JSON. */
+function repeatedKey(text: string): string | undefined {
+  const open: Set<string>[] = []; // keys of each enclosing object; an array has an empty set, and no key of its own
+  for (let at = 0; at < text.length; at++) {
+    const c = text[at];
+    if (c === "{" || c === "[") open.push(new Set());
+    else if (c === "}" || c === "]") open.pop();
+    else if (c === '"') {
+      const end = closingQuote(text, at);
+      const keys = isKey(text, end) ? open.at(-1) : undefined;
+      if (keys) {
+        const key = JSON.parse(text.slice(at, end + 1)) as string; // "\u0061" and "a" are one key
+        if (keys.has(key)) return key;
+        keys.add(key);
+      }
+      at = end;
+    }
+  }
+  return undefined;
+}
+
+function closingQuote(text: string, open: number): number {
+  let at = open + 1;
+  while (text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
+  return at;
+}
+
+/** Whether the string that ends at `end` is followed by a colon. */
+function isKey(text: string, end: number): boolean {
+  let at = end + 1;
+  while (text[at] === " " || text[at] === "\n" || text[at] === "\r" || text[at] === "\t") at++;
+  return text[at] === ":";
+}

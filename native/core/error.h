@@ -1,0 +1,20 @@
+// The one exception type of native code. lib/native.ts turns it into the TypeScript class of the same code (lib/errors.ts).
+#pragma once
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace attune {
+
+/// `code` is one of ERR_PROGRAM, ERR_DEVICE, ERR_NONFINITE, ERR_MEMORY, ERR_SHAPE, ERR_CLOSED, ERR_ABORTED, ERR_CONFIG, ERR_DATA.
+/// `op` and `label` name the instruction, where there is one; the message must say what was expected and what came.
+class Error : public std::runtime_error {
+ public:
+  Error(std::string code, const std::string& message, std::string op = "", std::string label = "")
+      : std::runtime_error(message), code(std::move(code)), op(std::move(op)), label(std::move(label)) {}
+  std::string code, op, label;
+  int64_t needed = 0, available = 0;  // bytes, of ERR_MEMORY
+};
+
+}  // namespace attune

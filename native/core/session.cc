@@ -1,0 +1,148 @@
+#include "session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace attune {
+
+namespace {
+
+int64_t total(const std::map<std::string, int64_t>& sizes) {
+  int64_t sum = 0;
+  for (const auto& [name, bytes] : sizes) sum += bytes;
+  return sum;
+}
+
+/// What `body` throws, as an Error; nothing if it does not.
+template <typename Body>
+void settle(const Session::Done& done, Body&& body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return done(&e);
+  } catch (const std::bad_alloc&) {
+    const Error e("ERR_MEMORY", "the system refused memory");
+    return done(&e);
+  } catch (const std::exception& e) {
+    const Error error("ERR_DEVICE", e.what());
+    return done(&error);
+  }
+  done(nullptr);
+}
+
+}  // namespace
+
+Session::Session(const Options& options) : options_(options), executor_(std::make_unique<Executor>(options.threads)) {}
+
+Session::~Session() { closing_.store(true); }
+
+int Session::compile(Program program) {
+  check_program(program, "cpu", options_.isa_limit);
+  reserve(program);
+  programs_.push_back(std::make_unique<Compiled>());
+  programs_.back()->program = std::move(program);
+  return int(programs_.size()) - 1;
+}
+
+void Session::reserve(const Program& program) {
+  auto sizes = reserved_;
+  for (const ArenaSpec& a : program.arenas) sizes[a.name] = std::max(sizes[a.name], a.bytes);
+  if (const int64_t needed = total(sizes); needed > options_.memory_limit) {
+    Error e("ERR_MEMORY", "program \"" + program.name + "\": the session's arenas would take " + std::to_string(needed) + " bytes, the limit is " +
+                              std::to_string(options_.memory_limit));
+    e.needed = needed, e.available = options_.memory_limit;
+    throw e;
+  }
+  if (worker_.idle())  // refused memory is then reported here; a busy session reports it when the program runs
+    for (const auto& [name, bytes] : sizes) executor_->arenas()[name].grow(bytes);
+  reserved_ = std::move(sizes);
+}
+
+Session::Compiled& Session::compiled(int index) const {
+  if (index < 0 || index >= int(programs_.size()))
+    throw Error("ERR_PROGRAM", "expected a program in [0, " + std::to_string(programs_.size()) + "), received " + std::to_string(index));
+  return *programs_[size_t(index)];
+}
+
+const Program& Session::program(int index) const { return compiled(index).program; }
+
+void Session::run(int index, RunRequest request, std::shared_ptr<std::atomic<bool>> cancelled, Done done) {
+  Compiled& c = compiled(index);
+  request.mode = c.mode;
+  worker_.post([this, &c, request = std::move(request), cancelled = std::move(cancelled), done = std::move(done)] {
+    run_on_worker(c, request, *cancelled, done);
+  });
+}
+
+void Session::run_on_worker(Compiled& c, const RunRequest& request, const std::atomic<bool>& cancelled, const Done& done) {
+  settle(done, [&] {
+    const auto stop = [&] { return cancelled.load(std::memory_order_relaxed) || closing_.load(std::memory_order_relaxed); };
+    std::vector<double> nanoseconds;
+    executor_->run(c.program, request, stop, &nanoseconds);
+    if (request.mode != TraceMode::time) return;
+    std::lock_guard<std::mutex> lock(c.mutex);
+    c.measured.runs++;
+    c.measured.nanoseconds.resize(nanoseconds.size());
+    for (size_t i = 0; i < nanoseconds.size(); i++) c.measured.nanoseconds[i] += nanoseconds[i];
+  });
+}
+
+void Session::require_range(const char* what, const std::string& arena, int64_t offset, int64_t bytes) const {
+  const auto found = reserved_.find(arena);
+  const std::string subject = std::string(what) + " of arena \"" + arena + "\": ";
+  if (arena == "scratch" || found == reserved_.end()) throw Error("ERR_PROGRAM", subject + "expected a persistent arena of a compiled program");
+  if (offset < 0 || bytes < 0 || offset > found->second || bytes > found->second - offset)
+    throw Error("ERR_PROGRAM", subject + "expected a range in its " + std::to_string(found->second) + " bytes, received " + std::to_string(bytes) +
+                                   " bytes at offset " + std::to_string(offset));
+}
+
+void Session::write(const std::string& arena, int64_t offset, const void* data, int64_t bytes) {
+  require_range("write", arena, offset, bytes);
+  if (bytes == 0) return;
+  if (worker_.idle()) {
+    std::memcpy(executor_->arenas()[arena].data() + offset, data, size_t(bytes));
+    return;
+  }
+  const char* from = static_cast<const char*>(data);
+  auto copy = std::make_shared<std::vector<char>>(from, from + bytes);
+  worker_.post([this, arena, offset, copy, size = reserved_[arena]] {
+    Arena& a = executor_->arenas()[arena];
+    try {
+      a.grow(size);  // a program compiled while the worker was busy has reserved it, none has run in it
+    } catch (const Error&) {
+      return;  // the program that reserved it reports the refusal when it runs
+    }
+    std::memcpy(a.data() + offset, copy->data(), copy->size());
+  });
+}
+
+void Session::read(const std::string& arena, int64_t offset, int64_t bytes, void* out, Done done) {
+  require_range("read", arena, offset, bytes);
+  worker_.post([this, arena, offset, bytes, out, size = reserved_[arena], done = std::move(done)] {
+    settle(done, [&] {
+      Arena& a = executor_->arenas()[arena];
+      a.grow(size);
+      if (bytes > 0) std::memcpy(out, a.data() + offset, size_t(bytes));
+    });
+  });
+}
+
+Session::Memory Session::memory() const { return {reserved_, executor_->workspace_bytes(), options_.memory_limit}; }
+
+Session::Trace Session::trace(int index, TraceMode mode) {
+  Compiled& c = compiled(index);
+  c.mode = mode;
+  std::lock_guard<std::mutex> lock(c.mutex);
+  return std::exchange(c.measured, Trace{});
+}
+
+void Session::close(std::function<void()> done) {
+  closing_.store(true);
+  worker_.post([this, done = std::move(done)] {
+    executor_.reset();
+    done();
+  });
+}
+
+}  // namespace attune

@@ -1,0 +1,46 @@
+/** Pair sums. */
+
+import { pairSums } from "../../../lib/graph/ops/preference.js";
+import { get, type Nd, nd, total } from "../../support/nd.js";
+import type { OpCase } from "../case.js";
+
+const settings = [
+  { shape: [1, 1, 1, 1], segments: 1 },
+  { shape: [3, 4, 5, 4], segments: 1 },
+  { shape: [3, 4, 5, 4], segments: 2 },
+  { shape: [2, 6, 3, 7], segments: 6 },
+  { shape: [2, 16, 16, 4], segments: 4 },
+  { shape: [1, 64, 65, 5], segments: 1 }, // several chunks
+];
+
+export const preferenceCases = settings.flatMap(({ shape, segments }) =>
+  [false, true].map(
+    (reference): OpCase => ({
+      name: `pair_sums [${shape}] in ${segments}${reference ? " with reference" : ""}`,
+      inputs: [{ shape }, { shape }, ...(reference ? [{ shape }] : [])],
+      build([prediction, target, frozen]) {
+        const { E, D, P, C } = pairSums({ prediction: prediction!, target: target!, ...(frozen && { reference: frozen }), segments });
+        return [E, D, P, C];
+      },
+      reference: ([prediction, target, frozen]) => sums(prediction!, target!, frozen, segments),
+      roundings: 16,
+      terms: shape.reduce((a, b) => a * b, 1),
+    }),
+  ),
+);
+
+function sums(prediction: Nd, target: Nd, frozen: Nd | undefined, segments: number): Nd[] {
+  const [batch = 0, height = 0, width = 0, channels = 0] = prediction.shape;
+  const rows = height / segments;
+  const mean = (f: (d: number, p: number, r: number) => number): Nd =>
+    nd([batch, segments], (b, s) => {
+      const sum = total([rows, width, channels], (y, ...i) => {
+        const at = [b, s * rows + y, ...i];
+        const value = get(prediction, ...at);
+        const goal = get(target, ...at);
+        return f(value - goal, frozen ? value - get(frozen, ...at) : 0, frozen ? get(frozen, ...at) - goal : value - goal);
+      });
+      return sum / (rows * width * channels);
+    });
+  return [mean(d => d * d), mean((d, _p, r) => d * d - r * r), mean((_d, p) => p * p), mean((d, p) => d * p)];
+}
