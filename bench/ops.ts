@@ -1,8 +1,5 @@
-/** Kernel benchmark: time, GFLOP/s or GB/s, the share of a ceiling measured in the same run, and the error of f32 against f64.
- *  `npm run bench -- --filter conv3x3 --json`. Exits 1 when a number is wrong; a slow kernel is not an error. */
+/** Measures kernels: time, GFLOP/s or GB/s, the share of a ceiling measured in the same run, and the error of f32 against f64. */
 
-import { cpus } from "node:os";
-import { parseArgs } from "node:util";
 import { compileGraph } from "../lib/graph/compile.js";
 import { fmaCeiling } from "../lib/graph/ops/ceiling.js";
 import { parameter } from "../lib/graph/ops/leaf.js";
@@ -10,9 +7,9 @@ import { assign } from "../lib/graph/ops/optimizer.js";
 import { type Executable, Session } from "../lib/graph/session.js";
 import { buildGraph, numel } from "../lib/graph/tensor.js";
 import type { HostTensor } from "../lib/util/host-tensor.js";
-import { type BenchCase, benchCases, leaves } from "./cases.js";
+import { type BenchCase, leaves } from "./cases.js";
 
-interface Row {
+export interface Row {
   readonly name: string;
   readonly milliseconds: number;
   readonly gflops?: number;
@@ -23,7 +20,7 @@ interface Row {
   readonly bound: number;
 }
 
-interface Ceilings {
+export interface Ceilings {
   readonly gflops: number;
   readonly gbytes: number;
 }
@@ -34,7 +31,8 @@ const median = (xs: readonly number[]): number => [...xs].sort((a, b) => a - b)[
 /** Seconds that instructions of `ops` take, median over repeated runs. */
 async function timed(session: Session, executable: Executable, ops: readonly string[], seconds = 0.4): Promise<number> {
   await session.run(executable, { scalars });
-  const times: number[] = [], end = performance.now() + 1000 * seconds;
+  const times: number[] = [],
+    end = performance.now() + 1000 * seconds;
   session.trace(executable, "time");
   do {
     await session.run(executable, { scalars });
@@ -43,10 +41,16 @@ async function timed(session: Session, executable: Executable, ops: readonly str
   return median(times);
 }
 
-async function ceilings(session: Session): Promise<Ceilings> {
-  const iterations = 200_000, tasks = 64;
-  const fma = session.compile(compileGraph(buildGraph(g => g.output("flops", fmaCeiling({ tasks, iterations, dtype: "f32" }))), { name: "fma" }));
-  const perRound = Number((await session.run(fma, {}))["flops"]!.data[0]);
+export async function ceilings(session: Session): Promise<Ceilings> {
+  const iterations = 200_000,
+    tasks = 64;
+  const fma = session.compile(
+    compileGraph(
+      buildGraph(g => g.output("flops", fmaCeiling({ tasks, iterations, dtype: "f32" }))),
+      { name: "fma" },
+    ),
+  );
+  const perRound = Number((await session.run(fma, {})).flops!.data[0]);
   const size = 1 << 25; // 128 MiB each way, beyond any cache
   const copy = session.compile(
     compileGraph(
@@ -93,8 +97,10 @@ function normal(count: number, seed: number, scale: number, dtype: "f32" | "f64"
 function relativeError(actual: Readonly<Record<string, HostTensor>>, truth: Readonly<Record<string, HostTensor>>): number {
   let worst = 0;
   for (const [name, t] of Object.entries(truth)) {
-    const a = actual[name]!.data as Float32Array, b = t.data as Float64Array;
-    let difference = 0, norm = 0;
+    const a = actual[name]!.data as Float32Array,
+      b = t.data as Float64Array;
+    let difference = 0,
+      norm = 0;
     for (let i = 0; i < b.length; i++) {
       difference += (a[i]! - b[i]!) ** 2;
       norm += b[i]! ** 2;
@@ -104,7 +110,7 @@ function relativeError(actual: Readonly<Record<string, HostTensor>>, truth: Read
   return worst;
 }
 
-async function measure(c: BenchCase, ceiling: Ceilings): Promise<Row> {
+export async function measure(c: BenchCase, ceiling: Ceilings): Promise<Row> {
   const run = async (dtype: "f32" | "f64"): Promise<Record<string, HostTensor>> => {
     await using session = Session.open({ backend: "cpu" });
     return await session.run(prepared(session, c, dtype, true), { scalars });
@@ -120,29 +126,8 @@ async function measure(c: BenchCase, ceiling: Ceilings): Promise<Row> {
   return { ...base, gbytes, share: gbytes / ceiling.gbytes };
 }
 
-function print(row: Row): void {
+export function describe(row: Row): string {
   const rate = row.gflops === undefined ? `${row.gbytes!.toFixed(1)} GB/s` : `${row.gflops.toFixed(1)} GFLOP/s`;
   const wrong = row.error <= row.bound ? "" : `  WRONG, bound ${row.bound.toExponential(1)}`;
-  console.log(
-    `${row.name.padEnd(44)} ${row.milliseconds.toFixed(3).padStart(10)} ms ${rate.padStart(15)} ${(100 * row.share).toFixed(0).padStart(4)} %   error ${row.error.toExponential(1)}${wrong}`,
-  );
+  return `${row.name.padEnd(44)} ${row.milliseconds.toFixed(3).padStart(10)} ms ${rate.padStart(15)} ${(100 * row.share).toFixed(0).padStart(4)} %   error ${row.error.toExponential(1)}${wrong}`;
 }
-
-async function main(): Promise<void> {
-  const { values } = parseArgs({ options: { filter: { type: "string" }, json: { type: "boolean", default: false } } });
-  const chosen = benchCases.filter(c => !values.filter || c.name.includes(values.filter));
-  await using session = Session.open({ backend: "cpu" });
-  const ceiling = await ceilings(session);
-  const machine = { cpu: cpus()[0]?.model ?? "unknown", threads: cpus().length, node: process.version };
-  if (!values.json) console.log(`${machine.cpu}, ${machine.threads} threads: ${ceiling.gflops.toFixed(0)} GFLOP/s multiply-add in f32, ${ceiling.gbytes.toFixed(1)} GB/s copy\n`);
-  const rows: Row[] = [];
-  for (const c of chosen) {
-    const row = await measure(c, ceiling);
-    rows.push(row);
-    if (!values.json) print(row);
-  }
-  if (values.json) console.log(JSON.stringify({ machine, ceiling, rows }, null, 1));
-  if (rows.some(row => !(row.error <= row.bound))) process.exitCode = 1;
-}
-
-void main();

@@ -17,7 +17,10 @@ export async function openDevice(name: "auto" | "cpu" | "cuda" | `cuda:${number}
   const match = /^(auto|cpu|cuda)(?::(\d+))?$/.exec(name);
   if (!match || (match[2] !== undefined && match[1] !== "cuda")) throw new ConfigError("openDevice", "the device", "auto, cpu, cuda or cuda:<index>", name);
   if (match[1] === "cpu") return cpu();
-  const reason = whyNoCuda(guarded(addon => addon.kernels("cuda")), Number(match[2] ?? 0));
+  const reason = whyNoCuda(
+    guarded(addon => addon.kernels("cuda")),
+    Number(match[2] ?? 0),
+  );
   if (match[1] === "auto") return cpu(reason);
   throw new DeviceError(`${name}: ${reason}`);
 }

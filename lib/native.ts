@@ -2,7 +2,19 @@
 
 import path from "node:path";
 import bindings from "bindings";
-import { AbortedError, AddonError, type AttuneError, ClosedError, ConfigError, DataError, DeviceError, NonFiniteError, PlanError, ProgramError, ShapeError } from "./errors.js";
+import {
+  AbortedError,
+  AddonError,
+  type AttuneError,
+  ClosedError,
+  ConfigError,
+  DataError,
+  DeviceError,
+  NonFiniteError,
+  PlanError,
+  ProgramError,
+  ShapeError,
+} from "./errors.js";
 import type { Program } from "./graph/program.js";
 
 export type Isa = "generic" | "avx2" | "avx512";
@@ -79,7 +91,7 @@ export function isaLimit(): Isa | "" {
 
 let loaded: Native | undefined;
 
-/** The addon, loaded on first use. @throws AddonError saying what to run. */
+/** The addon, loaded on first use; ATTUNE_ADDON names another file than the one in build/, for instrumented builds. @throws AddonError saying what to run. */
 export function native(): Native {
   loaded ??= load();
   return loaded;
@@ -87,12 +99,13 @@ export function native(): Native {
 
 function load(): Native {
   const root = bindings.getRoot(__filename); // explicit: bindings would otherwise parse stack traces
+  const chosen = process.env.ATTUNE_ADDON;
   try {
-    return bindings({ bindings: "attune", module_root: root }) as Native;
+    return (chosen ? require(path.resolve(chosen)) : bindings({ bindings: "attune", module_root: root })) as Native;
   } catch (cause) {
     const system = `${process.platform}-${process.arch}, Node ${process.version}`;
     const remedy = 'run "npm run build:native" in a checkout, "npm rebuild attune --foreground-scripts" elsewhere (npm may have blocked the install script)';
-    throw new AddonError(`no native addon in ${path.join(root, "build", "Release")} for ${system}; ${remedy}`, { cause });
+    throw new AddonError(`no native addon ${chosen ? `at ${chosen}` : `in ${path.join(root, "build", "Release")}`} for ${system}; ${remedy}`, { cause });
   }
 }
 

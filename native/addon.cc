@@ -44,8 +44,8 @@ Napi::Value compile(const Info& info) {
 /// One input view per port, with exactly the bytes of its tensor.
 void gather_inputs(const Program& program, const Napi::Array& views, RunRequest* request, std::vector<Napi::Value>* keep) {
   if (views.Length() != program.inputs.size())
-    throw Error("ERR_PROGRAM", "program \"" + program.name + "\": expected " + std::to_string(program.inputs.size()) + " inputs, received " +
-                                   std::to_string(views.Length()));
+    throw Error("ERR_PROGRAM",
+                "program \"" + program.name + "\": expected " + std::to_string(program.inputs.size()) + " inputs, received " + std::to_string(views.Length()));
   for (uint32_t i = 0; i < views.Length(); i++) {
     const Port& port = program.inputs[i];
     const Napi::Value view = views.Get(i);
@@ -181,9 +181,7 @@ template <Napi::Value (*function)(const Info&)>
 Napi::Value guarded(const Info& info) {
   try {
     return function(info);
-  } catch (const Error& e) {
-    throw to_js(info.Env(), e);
-  } catch (const std::bad_alloc&) {
+  } catch (const Error& e) { throw to_js(info.Env(), e); } catch (const std::bad_alloc&) {
     throw to_js(info.Env(), Error("ERR_MEMORY", "the system refused memory"));
   }
 }

@@ -12,8 +12,7 @@ Environment::Environment(Napi::Env env) : env_(env) {
   if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, &Environment::on_completion, &dispatch_) != napi_ok)
     throw std::runtime_error("attune: the environment refused a thread-safe function");
   napi_unref_threadsafe_function(env, dispatch_);  // an idle session does not keep the process alive
-  napi_add_env_cleanup_hook(
-      env, [](void* self) { static_cast<Environment*>(self)->shutdown(); }, this);
+  napi_add_env_cleanup_hook(env, [](void* self) { static_cast<Environment*>(self)->shutdown(); }, this);
 }
 
 void Environment::shutdown() {
@@ -64,8 +63,7 @@ Napi::Promise Environment::close(int64_t handle) {
   Session& session = *found->second;
   closing_.emplace(handle, std::move(found->second));
   sessions_.erase(found);
-  return promise(
-      env_.Undefined(), {}, [&](Session::Done done) { session.close([done] { done(nullptr); }); }, [this, handle] { closing_.erase(handle); });
+  return promise(env_.Undefined(), {}, [&](Session::Done done) { session.close([done] { done(nullptr); }); }, [this, handle] { closing_.erase(handle); });
 }
 
 void Environment::on_completion(napi_env env, napi_value, void* self, void* data) {

@@ -32,8 +32,8 @@ class Environment {
  private:
   struct Pending {
     Napi::Promise::Deferred deferred;
-    Napi::ObjectReference kept;  // [result, ...keep]
-    std::function<void()> after; // on the JavaScript thread, before the promise is settled
+    Napi::ObjectReference kept;   // [result, ...keep]
+    std::function<void()> after;  // on the JavaScript thread, before the promise is settled
   };
   struct Completion {
     int64_t pending;

@@ -94,9 +94,15 @@ test("no import cycle", () => {
 });
 
 test("native/sources.txt lists every translation unit of the addon and the cpu backend", () => {
-  const listed = fs.readFileSync(path.join(projectRoot, "native/sources.txt"), "utf8").split("\n").filter(line => line !== "" && !line.startsWith("#"));
+  const listed = fs
+    .readFileSync(path.join(projectRoot, "native/sources.txt"), "utf8")
+    .split("\n")
+    .filter(line => line !== "" && !line.startsWith("#"));
   const present = ["native", "native/core", "native/cpu"].flatMap(folder =>
-    fs.readdirSync(path.join(projectRoot, folder)).filter(name => name.endsWith(".cc")).map(name => `${folder}/${name}`),
+    fs
+      .readdirSync(path.join(projectRoot, folder))
+      .filter(name => name.endsWith(".cc"))
+      .map(name => `${folder}/${name}`),
   );
   expect([...listed].sort()).toEqual(present.sort());
 });

@@ -3,7 +3,7 @@
 import type { Image } from "../../lib/data/image.js";
 import { type Content, figure, type Html, markup, notice, page, paragraph, section, columns as sideBySide, table } from "../../lib/report/html.js";
 import type { Estimate } from "../../lib/report/metrics.js";
-import { type ChartPoint, lineChart } from "../../lib/report/svg.js";
+import { barChart, type ChartPoint, lineChart } from "../../lib/report/svg.js";
 import { type Alignment, methodSettings, training } from "./align.js";
 import type { Column } from "./evaluation.js";
 import { colourThreshold, fidelityRank } from "./measures.js";
@@ -27,6 +27,9 @@ export interface ReportContent {
   readonly device: string;
 }
 
+/** The base model's place in the palette: grey. */
+const baseColour = 5;
+
 export function reportPage(content: ReportContent): string {
   const { annotator, columns, grids, gridCaption } = content;
   const warnings = columns.flatMap(({ name, alignment }) =>
@@ -43,7 +46,7 @@ export function reportPage(content: ReportContent): string {
         sideBySide(...grids.map(grid => figure({ content: grid, description: gridCaption }))),
         paragraph(gridCaption),
       ),
-      section("What it gained and what it cost", results(content), paragraph(reading(content))),
+      section("What it gained and what it cost", sideBySide(results(content), tradeOff(content)), paragraph(reading(content))),
       section("Denoising error against the base model", ...bandSection(content)),
       section("While it trained", ...curves(content)),
       section("How it was made", ...method(content)),
@@ -72,6 +75,20 @@ function results({ columns, prefersColour }: ReportContent): Html {
     row("seconds of training", c => c.alignment && Math.round(c.alignment.seconds)),
   ];
   return table({ columns: ["", ...columns.map(c => c.name)], rows, caption: "With 95 % intervals; same prompts and same noise in every column." });
+}
+
+function tradeOff({ columns, colourCeiling }: ReportContent): Html {
+  const chart = barChart({
+    title: "shares of coloured pictures and of pictures that show their concept, per model",
+    groups: [
+      { label: "coloured", bars: columns.map(c => c.column.coloured) },
+      { label: "show their concept", bars: columns.map(c => c.column.faithful) },
+    ],
+    series: columns.map(({ name }, i) => ({ name, colour: i === 0 ? baseColour : i - 1 })),
+    y: { label: "share of held-out prompts", min: 0, max: 1, format: percent },
+    marks: [{ y: colourCeiling, label: "coloured among the designer's colour drawings" }],
+  });
+  return figure({ content: chart });
 }
 
 function reading({ colourCeiling, heldOutPrompts, prefersColour }: ReportContent): Content {

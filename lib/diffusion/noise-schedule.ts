@@ -71,7 +71,7 @@ export function noiseSchedule(options: NoiseScheduleOptions = {}): NoiseSchedule
 export function noiseScheduleFromConfig(config: Readonly<Record<string, unknown>>, source: string): NoiseSchedule {
   const betaSchedule = field(config, source, "beta_schedule", "linear", ["linear", "scaled_linear", "squaredcos_cap_v2"] as const);
   const predictionType = field(config, source, "prediction_type", "epsilon", ["epsilon", "v_prediction", "sample"] as const);
-  if (config["trained_betas"] != null) throw new ConfigError(source, "trained_betas", "null", "a table");
+  if (config.trained_betas != null) throw new ConfigError(source, "trained_betas", "null", "a table");
   const number = (name: string, fallback: number): number => {
     const value = config[name] ?? fallback;
     if (typeof value !== "number") throw new ConfigError(source, name, "a number", value);
@@ -83,7 +83,7 @@ export function noiseScheduleFromConfig(config: Readonly<Record<string, unknown>
     betaEnd: number("beta_end", 0.02),
     betaSchedule,
     predictionType,
-    rescaleBetasZeroSnr: config["rescale_betas_zero_snr"] === true,
+    rescaleBetasZeroSnr: config.rescale_betas_zero_snr === true,
   });
 }
 

@@ -4,15 +4,15 @@
 import { ConfigError } from "../errors.js";
 import { compileGraph } from "../graph/compile.js";
 import { add, maximum, minimum, mul, scale, sub } from "../graph/ops/elementwise.js";
-import { broadcast } from "../graph/ops/reduce.js";
 import { input } from "../graph/ops/leaf.js";
 import { randomNormal } from "../graph/ops/random.js";
+import { broadcast } from "../graph/ops/reduce.js";
 import { concat, slice } from "../graph/ops/shape.js";
 import { scalar } from "../graph/scalars.js";
 import type { Executable, Session } from "../graph/session.js";
 import { buildGraph, type Tensor } from "../graph/tensor.js";
-import { Params, type ParameterStore } from "../nn/params.js";
 import type { LoraAdapter } from "../nn/lora.js";
+import { type ParameterStore, Params } from "../nn/params.js";
 import type { Scheduler, SchedulerStep } from "../schedulers/scheduler.js";
 import type { HostTensor } from "../util/host-tensor.js";
 import type { Denoiser } from "./denoiser.js";
@@ -66,11 +66,11 @@ export class Sampler {
     const plan = scheduler(this.#options.schedule, steps);
     const inputs = guided ? { ...condition, ...prefixed("uncond/", uncondition!) } : { ...condition };
     const run = { session: this.#options.session, random: { seed, sampleOffset }, signal };
-    let x = (await run.session.run(this.#program("start", batch, guided), { scalars: { ...run.random, step: 0 } }, signal ? { signal } : {}))["x"]!;
+    let x = (await run.session.run(this.#program("start", batch, guided), { scalars: { ...run.random, step: 0 } }, signal ? { signal } : {})).x!;
     for (const [i, step] of plan.entries()) {
       const scalars = { ...run.random, step: i + 1, timestep: step.timestep, guidanceScale, ...coefficients(step) };
       const used = guided ? scalars : without(scalars, "guidanceScale");
-      x = (await run.session.run(this.#program("step", batch, guided), { inputs: { ...inputs, x }, scalars: used }, signal ? { signal } : {}))["x"]!;
+      x = (await run.session.run(this.#program("step", batch, guided), { inputs: { ...inputs, x }, scalars: used }, signal ? { signal } : {})).x!;
       onStep?.(i + 1, plan.length);
     }
     return x;

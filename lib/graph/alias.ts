@@ -1,6 +1,6 @@
 /** Which tensors share memory, before any address exists: views lie in their input, effects write into a parameter. */
 
-import type { Node, Tensor } from "./tensor.js";
+import { byteSize, type Node, type Tensor } from "./tensor.js";
 
 /** Where a tensor lies: `offset` bytes into the memory of `base`, which is neither a view nor the result of an effect. */
 export interface Storage {
@@ -28,6 +28,26 @@ export function storageOf(tensor: Tensor): Storage {
     offset += view ?? 0;
     at = node.inputs[written ?? 0]!;
   }
+}
+
+/** A stretch of a persistent arena, in bytes. */
+export interface Stretch {
+  readonly arena: string;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** The persistent bytes that a tensor stands for; undefined: it lies in scratch. */
+export function persistentBytes(tensor: Tensor): Stretch | undefined {
+  const { base, offset } = storageOf(tensor);
+  const { op, attrs } = base.node;
+  if (op.name !== "parameter") return undefined;
+  const from = Number(attrs.offset) + offset;
+  return { arena: String(attrs.arena), from, to: from + byteSize(tensor) };
+}
+
+export function overlap(a: Stretch, b: Stretch): boolean {
+  return a.arena === b.arena && a.from < b.to && b.from < a.to;
 }
 
 /** Whether the tensor lies in an arena that outlives the run, so that an effect may change it between two reads. */

@@ -1,20 +1,18 @@
 /** Moves every effect to the earliest place where its operands exist. Effects are written last, after all gradients are known; run there,
  *  they would keep every gradient in scratch at once. Run early, `accumulate` frees each gradient as soon as it is made. */
 
-import { launches, storageOf } from "./alias.js";
+import { launches, overlap, persistentBytes, type Stretch, storageOf } from "./alias.js";
 import { rebuild } from "./rebuild.js";
-import { byteSize, type Graph, type Node, type Tensor } from "./tensor.js";
+import type { Graph, Node, Tensor } from "./tensor.js";
 
-/** A stretch of a persistent arena, and after which nodes (by id) its last read and last write stand. */
-interface Stretch {
-  readonly from: number;
-  readonly to: number;
+/** Persistent bytes, and after which nodes (by id) their last read and last write stand. */
+interface Access extends Stretch {
   read: number;
   write: number;
 }
 
-/** Arena -> its stretches by "from:to". */
-type Memory = Map<string, Map<string, Stretch>>;
+/** Arena -> accesses by "from:to". */
+type Memory = Map<string, Map<string, Access>>;
 /** Effect -> the node, by id, after which it runs; -1: before all others. */
 type Places = Map<Node, number>;
 
@@ -38,36 +36,32 @@ function earliest(node: Node, memory: Memory): number {
     if (!x) continue;
     const { base } = storageOf(x);
     if (!base.node.op.leaf) after = Math.max(after, base.node.id);
-    const own = stretchOf(x, memory);
+    const own = accessOf(x, memory);
     if (!own) continue;
     const writes = node.op.writes?.includes(i);
-    for (const s of memory.get(String(base.node.attrs.arena))!.values())
-      if (s.from < own.to && own.from < s.to) after = Math.max(after, s.write, writes ? s.read : -1);
+    for (const other of memory.get(own.arena)!.values()) if (overlap(own, other)) after = Math.max(after, other.write, writes ? other.read : -1);
   }
   return after;
 }
 
 function record(node: Node, memory: Memory, at: number): void {
   for (const [i, x] of node.inputs.entries()) {
-    const stretch = x && stretchOf(x, memory);
-    if (!stretch) continue;
-    stretch.read = Math.max(stretch.read, at);
-    if (node.op.writes?.includes(i)) stretch.write = Math.max(stretch.write, at);
+    const access = x && accessOf(x, memory);
+    if (!access) continue;
+    access.read = Math.max(access.read, at);
+    if (node.op.writes?.includes(i)) access.write = Math.max(access.write, at);
   }
 }
 
-/** The persistent bytes of a tensor; undefined: it lies in scratch. */
-function stretchOf(x: Tensor, memory: Memory): Stretch | undefined {
-  const { base, offset } = storageOf(x);
-  if (base.node.op.name !== "parameter") return undefined;
-  const arena = String(base.node.attrs.arena);
-  const from = Number(base.node.attrs.offset) + offset,
-    to = from + byteSize(x);
-  const stretches = memory.get(arena) ?? new Map<string, Stretch>();
-  memory.set(arena, stretches);
-  const stretch = stretches.get(`${from}:${to}`) ?? { from, to, read: -1, write: -1 };
-  stretches.set(`${from}:${to}`, stretch);
-  return stretch;
+function accessOf(x: Tensor, memory: Memory): Access | undefined {
+  const bytes = persistentBytes(x);
+  if (!bytes) return undefined;
+  const ofArena = memory.get(bytes.arena) ?? new Map<string, Access>();
+  memory.set(bytes.arena, ofArena);
+  const key = `${bytes.from}:${bytes.to}`;
+  const access = ofArena.get(key) ?? { ...bytes, read: -1, write: -1 };
+  ofArena.set(key, access);
+  return access;
 }
 
 /** The nodes in their new order: an effect stands right after its place, with the leaves and views it needs before it. */

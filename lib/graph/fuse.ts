@@ -18,7 +18,7 @@ interface Group {
 const smallBytes = 65536;
 const reach = 16;
 /** Bounds the time to try encodings: each node that joins costs one of the whole group. */
-const maxMembers = 96;
+const maxMembers = 64;
 
 /** Replaces groups of two or more ops, and single ops of which an operand is a number, by tapes. Effects keep their places, replays stay apart. */
 export function fuseTapes(graph: Graph): Graph {
@@ -46,14 +46,14 @@ export function fuseTapes(graph: Graph): Graph {
 }
 
 /** Tensor -> the nodes that read it; for a program output also undefined, which is never a member of a group. */
-type Readers = ReadonlyMap<Tensor, ReadonlySet<Node | undefined>>;
+type Readers = ReadonlyMap<Tensor, readonly (Node | undefined)[]>;
 
 function readersOf(graph: Graph): Readers {
-  const readers = new Map<Tensor, Set<Node | undefined>>();
+  const readers = new Map<Tensor, (Node | undefined)[]>();
   const add = (tensor: Tensor, reader: Node | undefined): void => {
     const known = readers.get(tensor);
-    if (known) known.add(reader);
-    else readers.set(tensor, new Set([reader]));
+    if (known) known.push(reader);
+    else readers.set(tensor, [reader]);
   };
   for (const node of graph.nodes) for (const x of node.inputs) if (x) add(x, node);
   for (const { tensor } of graph.outputs) add(tensor, undefined);
@@ -91,7 +91,7 @@ function accepts(group: Group, node: Node): boolean {
 /** What a group reads and what others read of it. An input that ends here and fills the output comes first: the tape may run in its memory. */
 function encode(members: readonly Node[], readers: Readers) {
   const within = new Set<Node | undefined>(members);
-  const inner = (x: Tensor): boolean => readers.has(x) && [...readers.get(x)!].every(reader => within.has(reader));
+  const inner = (x: Tensor): boolean => readers.get(x)?.every(reader => within.has(reader)) ?? false;
   const outputs = members.map(node => node.outputs[0]!).filter(y => !inner(y));
   const read = members.flatMap(node => node.inputs.map(x => operandOf(x!))).filter(x => typeof x !== "number" && !within.has(x.node));
   const inputs = [...new Set(read as Tensor[])];

@@ -2,6 +2,7 @@
  *  This is the only place that adds gradients. */
 
 import { GradError } from "../errors.js";
+import { overlap, persistentBytes } from "./alias.js";
 import { add } from "./ops/elementwise.js";
 import { full } from "./ops/leaf.js";
 import { Replays } from "./recompute.js";
@@ -40,14 +41,34 @@ function walkBack(gradients: Gradients, nodes: readonly Node[], wrt: readonly Te
   const graph = currentGraph();
   const leads = leadingTo(nodes, wrt);
   const replays = new Replays(graph, nodes);
+  const effects = nodes.filter(node => node.op.writes);
   for (let i = nodes.length - 1; i >= 0; i--) {
     const node = nodes[i]!;
     if (!node.outputs.some(y => gradients.has(y)) || !node.inputs.some(x => x && leads.has(x))) continue;
+    const first = graph.nodes.length;
     const replay = replays.of(node);
     const step = () => graph.scope(gradLabel(graph, node), () => stepBack(gradients, node, replay.see, leads));
     if (replay.number === undefined) step();
     else graph.inReplay(replay.number, step);
+    if (effects.length > 0) checkUnchanged(node, graph.nodes.slice(first), effects);
   }
+}
+
+/** Memory that backward reads again must still hold what the forward pass read: effects on it belong after the gradients. */
+function checkUnchanged(node: Node, backward: readonly Node[], effects: readonly Node[]): void {
+  const later = effects.filter(effect => effect.id > node.id);
+  if (later.length === 0) return;
+  const read = backward.flatMap(({ inputs }) => inputs.map(x => x && persistentBytes(x))).filter(bytes => bytes !== undefined);
+  for (const effect of later)
+    for (const k of effect.op.writes ?? []) {
+      const written = persistentBytes(effect.inputs[k]!);
+      if (written && read.some(bytes => overlap(bytes, written)))
+        throw new GradError(
+          node.op.name,
+          node.label,
+          `its gradient reads memory that ${effect.op.name} at ${effect.label} has overwritten; build effects after gradients`,
+        );
+    }
 }
 
 /** The tensors of `wrt` and all that is computed from them: no other tensor is worth a gradient. */

@@ -49,7 +49,8 @@ function cloneRegion(graph: Graph, members: readonly Node[]): Replay {
   for (const node of members) {
     if (node.op.leaf || node.op.writes) continue;
     const inputs = node.inputs.map(x => x && see(x));
-    const clone = graph.append(node.op, node.attrs, inputs, node.outputs, { label: `again/${node.label}`, replay: number, region: undefined });
+    const label = node.label ? `again/${node.label}` : "again";
+    const clone = graph.append(node.op, node.attrs, inputs, node.outputs, { label, replay: number, region: undefined });
     for (const [i, output] of node.outputs.entries()) clones.set(output, clone.outputs[i]!);
   }
   return { number, see };

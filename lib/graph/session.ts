@@ -74,7 +74,11 @@ export class Session implements AsyncDisposable {
    *  @throws ProgramError naming the instruction, PlanError over the memory limit. */
   compile(program: Program): Executable {
     this.#requireOpen();
-    return new Executable(program, this, guarded(addon => addon.compile(this.#handle, program)));
+    return new Executable(
+      program,
+      this,
+      guarded(addon => addon.compile(this.#handle, program)),
+    );
   }
 
   /** Runs a program on the session's thread; outputs by port name, in outside order. Runs of one session follow each other.

@@ -82,8 +82,8 @@ function line(run: readonly ChartPoint[], { colour, dashed, dense, px, py }: Lin
 export interface BarChart {
   readonly title: string;
   readonly groups: readonly { readonly label: string; readonly bars: readonly { readonly value: number; readonly low?: number; readonly high?: number }[] }[];
-  /** One name per bar of a group. */
-  readonly series: readonly string[];
+  /** One per bar of a group. */
+  readonly series: readonly { readonly name: string; readonly colour?: number }[];
   readonly y: Axis;
   readonly marks?: readonly { readonly y: number; readonly label: string }[];
 }
@@ -106,14 +106,14 @@ export function barChart({ title, groups, series, y, marks = [] }: BarChart): Ht
       const x = start + i * barWidth;
       const top = Math.min(py(bar.value), py(0));
       const height = Math.abs(py(bar.value) - py(0));
-      const rect = `<rect x="${f(x + 1)}" y="${f(top)}" width="${f(barWidth - 2)}" height="${f(Math.max(0.5, height))}" rx="2" fill="${paint(i)}"/>`;
+      const rect = `<rect x="${f(x + 1)}" y="${f(top)}" width="${f(barWidth - 2)}" height="${f(Math.max(0.5, height))}" rx="2" fill="${paint(series[i]?.colour ?? i)}"/>`;
       if (bar.low === undefined || bar.high === undefined) return rect;
       const centre = f(x + barWidth / 2);
       return `${rect}<path d="M${centre} ${f(py(bar.low))}V${f(py(bar.high))}" stroke="currentColor" stroke-width="1.5"/>`;
     });
     return `${bars.join("")}<text x="${f(middle)}" y="${size.height - frame.bottom + 17}" text-anchor="middle">${escapeHtml(group.label)}</text>`;
   });
-  return svg(title, [horizontalLines(ys, py, y.label), ...body, ...marks.map(m => markLine(m, py)), legend(series.map((name, colour) => ({ name, colour })))]);
+  return svg(title, [horizontalLines(ys, py, y.label), ...body, ...marks.map(m => markLine(m, py)), legend(series.map((s, i) => ({ name: s.name, colour: s.colour ?? i })))]);
 }
 
 interface Scale {

@@ -41,5 +41,5 @@ export function ddim(options: DdimOptions = {}): Scheduler {
 /** DDIM as a diffusers scheduler_config.json describes it; `eta` is an argument of sampling there. */
 export function ddimFromConfig(config: Readonly<Record<string, unknown>>, source: string, { eta = 0 }: { eta?: number } = {}): Scheduler {
   const { spacing, stepsOffset, clip } = parseSchedulerConfig(config, source);
-  return ddim({ eta, spacing, stepsOffset, setAlphaToOne: config["set_alpha_to_one"] !== false, ...(clip === undefined ? {} : { clip }) });
+  return ddim({ eta, spacing, stepsOffset, setAlphaToOne: config.set_alpha_to_one !== false, ...(clip === undefined ? {} : { clip }) });
 }

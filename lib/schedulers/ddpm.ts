@@ -43,7 +43,7 @@ export function ddpm(options: DdpmOptions = {}): Scheduler {
 /** DDPM as a diffusers scheduler_config.json describes it. */
 export function ddpmFromConfig(config: Readonly<Record<string, unknown>>, source: string): Scheduler {
   const { spacing, stepsOffset, clip } = parseSchedulerConfig(config, source);
-  const variance = config["variance_type"] ?? "fixed_small";
+  const variance = config.variance_type ?? "fixed_small";
   if (variance !== "fixed_small" && variance !== "fixed_large") throw new ConfigError(source, "variance_type", "fixed_small or fixed_large", variance);
   return ddpm({ variance, spacing, stepsOffset, ...(clip === undefined ? {} : { clip }) });
 }

@@ -61,12 +61,12 @@ export interface SchedulerConfig {
 }
 
 export function parseSchedulerConfig(config: Readonly<Record<string, unknown>>, source: string): SchedulerConfig {
-  const spacing = config["timestep_spacing"] ?? "leading";
+  const spacing = config.timestep_spacing ?? "leading";
   if (spacing !== "leading" && spacing !== "trailing" && spacing !== "linspace")
     throw new ConfigError(source, "timestep_spacing", "one of leading, trailing, linspace", spacing);
-  const stepsOffset = config["steps_offset"] ?? 0;
+  const stepsOffset = config.steps_offset ?? 0;
   if (typeof stepsOffset !== "number") throw new ConfigError(source, "steps_offset", "a number", stepsOffset);
-  if (config["thresholding"] === true) throw new ConfigError(source, "thresholding", "false", true);
-  const clip = config["clip_sample"] === false ? {} : { clip: Number(config["clip_sample_range"] ?? 1) };
+  if (config.thresholding === true) throw new ConfigError(source, "thresholding", "false", true);
+  const clip = config.clip_sample === false ? {} : { clip: Number(config.clip_sample_range ?? 1) };
   return { spacing, stepsOffset, ...clip, raw: config };
 }

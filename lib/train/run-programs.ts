@@ -60,7 +60,7 @@ export class RunPrograms {
     return Object.fromEntries(Object.entries(outputs).map(([name, { data }]) => [name, Number(data[0])]));
   }
 
-  /** Applies update number `t` and clears the gradients; returns their global norm. It is not cancelled: half an update would be lost work. */
+  /** Applies update number `t` and clears the gradients; returns their global norm. It is never cancelled: half an update is the state of no step. */
   async update(t: number, learningRate: number): Promise<number> {
     const { gradNorm } = await this.#run(this.#executables.update, {}, this.#settings.optimizer.scalars(t, learningRate), undefined);
     return Number(gradNorm!.data[0]);

@@ -6,8 +6,8 @@ import { createHash } from "node:crypto";
 import { readSafetensors } from "../data/safetensors.js";
 import { ConfigError } from "../errors.js";
 import { compileGraph } from "../graph/compile.js";
-import { full, input } from "../graph/ops/leaf.js";
-import { assign } from "../graph/ops/optimizer.js";
+import { input } from "../graph/ops/leaf.js";
+import { assign, fill } from "../graph/ops/optimizer.js";
 import { buildGraph, type Tensor, typed } from "../graph/tensor.js";
 import { loadWeights, matchWeights, storedWeights } from "../models/load.js";
 import { initialise, initialStreams, reserve } from "../nn/init.js";
@@ -73,21 +73,21 @@ export class RunWeights {
     const { session } = this.model;
     for (const store of this.stores) reserve(session, store);
     if (this.#newAdapter) await initialise(session, this.trainable, { seed, stream: initialStreams.adapter });
-    for (const store of [this.gradients, ...Object.values(this.state)]) await this.#assign(store, () => full(0, [store.elements], store.dtype));
-    if (this.#copied) await this.#assign(this.#copied, () => this.model.store.flat());
-    if (this.average) await this.#assign(this.average, () => this.trainable.flat());
+    for (const store of [this.gradients, ...Object.values(this.state)]) await this.#set(store, target => fill(target, 0));
+    if (this.#copied) await this.#set(this.#copied, target => assign(target, this.model.store.flat()));
+    if (this.average) await this.#set(this.average, target => assign(target, this.trainable.flat()));
   }
 
   /** Forgets micro-batches of a step that was broken off. */
   async clearGradients(): Promise<void> {
-    await this.#assign(this.gradients, () => full(0, [this.gradients.elements], this.gradients.dtype));
+    await this.#set(this.gradients, target => fill(target, 0));
   }
 
   /** Makes the average the trained weights. */
   async applyAverage(): Promise<void> {
     const { average } = this;
     if (!average) throw new ConfigError("train", "ema", "set, so that there is an average to apply", undefined);
-    await this.#assign(this.trainable, () => average.flat());
+    await this.#set(this.trainable, target => assign(target, average.flat()));
   }
 
   /** SHA-256 of the model's store as it stands. */
@@ -123,9 +123,9 @@ export class RunWeights {
     ];
   }
 
-  async #assign(store: ParameterStore, value: () => Tensor): Promise<void> {
+  async #set(store: ParameterStore, write: (target: Tensor) => Tensor): Promise<void> {
     const { session } = this.model;
-    const graph = buildGraph(() => void assign(store.flat(), value()));
+    const graph = buildGraph(() => void write(store.flat()));
     await session.run(session.compile(compileGraph(graph, { name: `set ${store.arena}`, arenas: this.arenas })), {});
   }
 }

@@ -28,6 +28,7 @@ function permutation(n: number, random: Random): Uint32Array {
   for (let i = n - 1; i > 0; i--) {
     const j = random.integer(i + 1);
     const kept = order[i]!;
+    order[i] = order[j]!;
     order[j] = kept;
   }
   return order;

@@ -8,7 +8,7 @@ import { ConfigError } from "../errors.js";
 import { grad } from "../graph/grad.js";
 import { add, cast, div, greater, minimum, mul, scale, select, shift, sqrt, sub } from "../graph/ops/elementwise.js";
 import { full, input } from "../graph/ops/leaf.js";
-import { accumulate, assign } from "../graph/ops/optimizer.js";
+import { accumulate, fill } from "../graph/ops/optimizer.js";
 import { pairSums } from "../graph/ops/preference.js";
 import { randomUniform } from "../graph/ops/random.js";
 import { sumSquares } from "../graph/ops/reduce.js";
@@ -61,7 +61,7 @@ export function microGraph(options: MicroOptions): Graph {
 }
 
 /** Noised samples (winners first, then losers) and the prediction of any parameters on them. */
-export function denoising(options: Pick<MicroOptions, "denoiser" | "objective" | "schedule" | "policy" | "batch" | "noise" | "conditionDropout">) {
+function denoising(options: Pick<MicroOptions, "denoiser" | "objective" | "schedule" | "policy" | "batch" | "noise" | "conditionDropout">) {
   const { denoiser, schedule, batch } = options;
   const dtype = computeDtype(options.policy.store);
   const shape = [batch, ...denoiser.sampleShape];
@@ -116,7 +116,7 @@ export function updateGraph({ trainable, gradients, optimizer, state, maxGradNor
     const coefficient = maxGradNorm === undefined ? one : minimum(one, div(full(maxGradNorm, [1], "f64"), shift(norm, 1e-6)));
     const finite = sub(norm, norm); // 0; NaN where the norm is NaN or infinite, and then the optimizer writes nothing
     optimizer.update({ parameters: trainable, gradients, state, gradScale: add(coefficient, finite) });
-    assign(gradients.flat(), full(0, [gradients.elements], gradients.dtype));
+    fill(gradients.flat(), 0);
     graph.output("gradNorm", norm);
   });
 }

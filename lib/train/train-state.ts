@@ -2,7 +2,7 @@
 
 import { CheckpointError } from "../errors.js";
 
-/** What may not change between the parts of one run: with another value the remaining steps would not be those of the uninterrupted run. */
+/** What may not change between the parts of one run. Learning rate, beta and clipping are not here: they may be changed on purpose. */
 export interface RunIdentity {
   readonly objective: string;
   readonly optimizer: string;
@@ -15,6 +15,8 @@ export interface RunIdentity {
   readonly startWeights: string;
   /** Whether an average of the parameters is kept. */
   readonly ema: boolean;
+  /** Rank and scaling of the adapter that is trained, or "none". */
+  readonly adapter: string;
 }
 
 export interface TrainState extends RunIdentity {
@@ -36,6 +38,7 @@ const identity: { readonly [K in keyof RunIdentity]: "string" | "number" | "bool
   pairs: "number",
   startWeights: "string",
   ema: "boolean",
+  adapter: "string",
 };
 const counters = ["step", "updates", "skippedSteps", "skippedInARow"] as const;
 

@@ -6,7 +6,7 @@ import type { LoraAdapter } from "../nn/lora.js";
 import { BatchFeed } from "./batch-feed.js";
 import { type Checkpoint, latestCheckpoint, listCheckpoints, openCheckpoint, saveCheckpoint } from "./checkpoint.js";
 import { type EmaDecay, emaDecay } from "./ema.js";
-import type { PlanEvent, StepEvent, TrainEvent, WarningEvent } from "./events.js";
+import type { CheckpointEvent, PlanEvent, StepEvent, TrainEvent, WarningEvent } from "./events.js";
 import { RunPrograms } from "./run-programs.js";
 import { RunWeights } from "./run-weights.js";
 import { shuffledOrder } from "./sampler.js";
@@ -28,6 +28,8 @@ export class PreferenceTrainer {
   #at: Counters = { step: 0, updates: 0, skippedSteps: 0, skippedInARow: 0 };
   #saved: { readonly step: number; readonly path: string } | undefined;
   #running = false;
+  /** An update has begun and not ended: the weights are those of no step. */
+  #torn = false;
 
   /** Throws ConfigError where options do not fit each other or the model. */
   constructor(options: TrainerOptions) {
@@ -58,30 +60,37 @@ export class PreferenceTrainer {
   async *run({ signal }: { readonly signal?: AbortSignal | undefined } = {}): AsyncGenerator<TrainEvent, void, undefined> {
     if (this.#running) throw new ConfigError("PreferenceTrainer.run", "the trainer", "idle", "running");
     this.#running = true;
+    try {
+      yield* this.#whole(signal);
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  async *#whole(signal: AbortSignal | undefined): AsyncGenerator<TrainEvent> {
     const began = performance.now();
-    let failed = false;
+    let left = true; // by break: then nothing below a yield runs, but `finally`
     try {
       signal?.throwIfAborted();
       yield* this.#begin();
       yield* this.#train(signal);
-      yield* this.#save();
+      const saved = await this.#save();
+      if (saved) yield saved;
       const { step, skippedSteps } = this.#at;
       yield { type: "done", step, skippedSteps, seconds: (performance.now() - began) / 1000, checkpoint: this.#saved?.path };
+      left = false;
     } catch (error) {
-      failed = true;
+      left = false;
+      await this.#save().catch(() => {}); // the first error is the one to report
       throw error;
     } finally {
-      try {
-        for await (const _ of this.#save()); // nobody listens any more
-      } catch (error) {
-        if (!failed) throw error; // otherwise the first error is the one to report
-      } finally {
-        this.#running = false;
-      }
+      if (left) await this.#save();
     }
   }
 
   async *#begin(): AsyncGenerator<TrainEvent> {
+    if (this.#torn)
+      throw new ConfigError("PreferenceTrainer.run", "the weights", "those of a whole step", "an update that failed half way", "resume from a checkpoint");
     if (this.#programs) await this.#weights.clearGradients();
     else yield* this.#start();
     yield this.#plan();
@@ -105,6 +114,7 @@ export class PreferenceTrainer {
 
   async #describe(): Promise<RunIdentity> {
     const { objective, optimizer, seed, data, ema, output, resume } = this.#settings;
+    const { adapter } = this.#weights;
     const startWeights = output === undefined && !resume ? "" : await this.#weights.fingerprint();
     return {
       objective: objective.name,
@@ -114,6 +124,7 @@ export class PreferenceTrainer {
       pairs: data.length,
       startWeights,
       ema: ema !== undefined,
+      adapter: adapter ? `lora rank ${adapter.rank} scaling ${adapter.scaling}` : "none",
     };
   }
 
@@ -157,6 +168,7 @@ export class PreferenceTrainer {
     const { data, seed, batchSize, steps, validation, checkpointEvery } = this.#settings;
     const order = shuffledOrder({ length: data.length, seed });
     const pairs = this.#effectiveBatch;
+    const feed = new BatchFeed({ data, order, size: batchSize, first: this.#at.step * pairs, end: steps * pairs, signal });
     const clock = new StepClock();
     while (this.#at.step < steps) {
       const event = await clock.measure(() => this.#oneStep(feed, signal));
@@ -164,14 +176,15 @@ export class PreferenceTrainer {
       yield { ...event, samplesPerSecond: this.#effectiveBatch / clock.seconds, etaSeconds: (steps - step) * clock.seconds };
       if (event.skipped) yield* this.#nonFinite();
       if (validation && (step % (validation.every ?? 100) === 0 || step === steps)) yield* this.#validate(signal);
-      if (step % checkpointEvery === 0) yield* this.#save();
+      const saved = step % checkpointEvery === 0 ? await this.#save() : undefined;
+      if (saved) yield saved;
     }
   }
 
   /** All micro-batches of a step, then the update, which is never broken off half way. */
   async #oneStep(feed: BatchFeed, signal: AbortSignal | undefined): Promise<Omit<StepEvent, "samplesPerSecond" | "etaSeconds">> {
     const { steps, batchSize, gradientAccumulationSteps, data, optimizer, learningRateSchedule, maxGradNorm, seed } = this.#settings;
-    const { step, updates } = this.#at;
+    const { step } = this.#at;
     const micros: Record<string, number>[] = [];
     for (let micro = 0; micro < gradientAccumulationSteps; micro++) {
       signal?.throwIfAborted();
@@ -180,20 +193,25 @@ export class PreferenceTrainer {
     }
     signal?.throwIfAborted();
     const learningRate = optimizer.learningRate * learningRateSchedule(step);
-    const gradNorm = await this.#programs!.update(updates + 1, learningRate);
+    const gradNorm = await this.#update(learningRate);
     const skipped = !Number.isFinite(gradNorm);
-    await this.#count(skipped);
     const { loss = Number.NaN, ...metrics } = meansOf(micros);
     const epoch = Math.floor((step * this.#effectiveBatch) / data.length);
     return { type: "step", step: step + 1, steps, epoch, loss, metrics, gradNorm, clipped: gradNorm > maxGradNorm, skipped, learningRate };
   }
 
-  async #count(skipped: boolean): Promise<void> {
+  /** The update, the average, and the count of both: all or, where one fails, torn. Returns the gradient's norm. */
+  async #update(learningRate: number): Promise<number> {
     const { step, updates, skippedSteps, skippedInARow } = this.#at;
-    if (!skipped && this.#emaDecay) await this.#programs!.average(this.#emaDecay(updates + 1));
-    this.#at = skipped
-      ? { step: step + 1, updates, skippedSteps: skippedSteps + 1, skippedInARow: skippedInARow + 1 }
-      : { step: step + 1, updates: updates + 1, skippedSteps, skippedInARow: 0 };
+    this.#torn = true;
+    const gradNorm = await this.#programs!.update(updates + 1, learningRate);
+    const applied = Number.isFinite(gradNorm);
+    if (applied && this.#emaDecay) await this.#programs!.average(this.#emaDecay(updates + 1));
+    this.#torn = false;
+    this.#at = applied
+      ? { step: step + 1, updates: updates + 1, skippedSteps, skippedInARow: 0 }
+      : { step: step + 1, updates, skippedSteps: skippedSteps + 1, skippedInARow: skippedInARow + 1 };
+    return gradNorm;
   }
 
   *#nonFinite(): Generator<TrainEvent> {
@@ -219,13 +237,13 @@ export class PreferenceTrainer {
   }
 
   /** Saves the last whole step, unless it is saved or there is nowhere to. */
-  async *#save(): AsyncGenerator<TrainEvent> {
+  async #save(): Promise<CheckpointEvent | undefined> {
     const { output, keepCheckpoints: keep } = this.#settings;
     const { step } = this.#at;
-    if (output === undefined || !this.#programs || !this.#identity || step === (this.#saved?.step ?? 0)) return;
+    if (output === undefined || this.#torn || !this.#programs || !this.#identity || step === (this.#saved?.step ?? 0)) return undefined;
     const path = await saveCheckpoint(output, { state: { format: 1, ...this.#identity, ...this.#at }, tensors: this.#weights.files() }, { keep });
     this.#saved = { step, path };
-    yield { type: "checkpoint", step, path };
+    return { type: "checkpoint", step, path };
   }
 }
 

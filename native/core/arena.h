@@ -22,8 +22,8 @@ class Arena {
 
  private:
   char* data_ = nullptr;
-  int64_t bytes_ = 0;    // asked for
-  size_t mapped_ = 0;    // whole pages
+  int64_t bytes_ = 0;  // asked for
+  size_t mapped_ = 0;  // whole pages
 };
 
 /// The arenas of a session by name. "scratch" is shared by all its programs; the others persist.

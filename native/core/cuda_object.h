@@ -8,8 +8,8 @@ namespace attune {
 
 struct CudaObject {
   std::string path;
-  std::string failure;  // why the object could not be loaded; "" if it was
-  bool present = false; // the file is there
+  std::string failure;   // why the object could not be loaded; "" if it was
+  bool present = false;  // the file is there
   AttuneCudaProbe probe{};
 };
 

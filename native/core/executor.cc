@@ -81,13 +81,9 @@ void Executor::execute(Instruction& in, const RunRequest& request) {
   const OpArgs args{in.attrs, operands, n_in, operands + n_in, n_out, request.scalars.data(), pool_, workspace_};
   try {
     in.kernel(args);
-  } catch (const Error& e) {
-    throw Error(e.code, place_of(in) + ": " + e.what(), in.op, in.label);
-  } catch (const std::bad_alloc&) {
+  } catch (const Error& e) { throw Error(e.code, place_of(in) + ": " + e.what(), in.op, in.label); } catch (const std::bad_alloc&) {
     throw Error("ERR_MEMORY", place_of(in) + ": the system refused memory for the kernel's workspace", in.op, in.label);
-  } catch (const std::exception& e) {
-    throw Error("ERR_DEVICE", place_of(in) + ": " + e.what(), in.op, in.label);
-  }
+  } catch (const std::exception& e) { throw Error("ERR_DEVICE", place_of(in) + ": " + e.what(), in.op, in.label); }
   workspace_bytes_.store(int64_t(workspace_.size()), std::memory_order_relaxed);
 }
 

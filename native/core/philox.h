@@ -30,7 +30,8 @@ ATTUNE_HOST_DEVICE Lanes block(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c
   return {{c0, c1, c2, c3}};
 }
 
-/// -2 ln u for u = (a + 1) 2^-32 in (0, 1]. a + 1 = 2^e m with m in [sqrt(1/2), sqrt 2), ln m = 2 artanh s, s = (m - 1) / (m + 1); the series in s^2 is fdlibm's.
+/// -2 ln u for u = (a + 1) 2^-32 in (0, 1]. a + 1 = 2^e m with m in [sqrt(1/2), sqrt 2), ln m = 2 artanh s, s = (m - 1) / (m + 1); the series in s^2 is
+/// fdlibm's.
 ATTUNE_HOST_DEVICE double minus_two_log(uint32_t a) {
   const double n = double(a) + 1.0;
 #ifdef __CUDACC__
@@ -39,7 +40,7 @@ ATTUNE_HOST_DEVICE double minus_two_log(uint32_t a) {
   const uint64_t bits = __builtin_bit_cast(uint64_t, n);
 #endif
   const uint64_t mantissa = bits & 0xfffffffffffffu, halve = mantissa > 0x6a09e667f3bcdu ? 1u : 0u;  // m > sqrt 2
-  const double e = double(int32_t(uint32_t(bits >> 52) + uint32_t(halve)) - 1055);                      // 1023, and 32 for the scale
+  const double e = double(int32_t(uint32_t(bits >> 52) + uint32_t(halve)) - 1055);                   // 1023, and 32 for the scale
 #ifdef __CUDACC__
   const double m = __longlong_as_double((long long)(mantissa | ((1023u - halve) << 52)));
 #else

@@ -91,9 +91,20 @@ void check_ports(const Program& program, const std::vector<Port>& ports, const c
 constexpr struct {
   const char* op;
   const char* attr;
-} kSlots[] = {{"scalar", "slot"},          {"random_normal", "seed"}, {"random_normal", "step"},  {"random_normal", "offset"}, {"random_uniform", "seed"},
-              {"random_uniform", "step"},  {"random_uniform", "offset"}, {"random_int", "seed"},  {"random_int", "step"},      {"random_int", "offset"},
-              {"adamw", "lr"},             {"adamw", "correction1"},  {"adamw", "correction2"},   {"ema", "decay"}};
+} kSlots[] = {{"scalar", "slot"},
+              {"random_normal", "seed"},
+              {"random_normal", "step"},
+              {"random_normal", "offset"},
+              {"random_uniform", "seed"},
+              {"random_uniform", "step"},
+              {"random_uniform", "offset"},
+              {"random_int", "seed"},
+              {"random_int", "step"},
+              {"random_int", "offset"},
+              {"adamw", "lr"},
+              {"adamw", "correction1"},
+              {"adamw", "correction2"},
+              {"ema", "decay"}};
 
 void check_slots(const Program& program, size_t index) {
   const Instruction& in = program.instructions[index];
@@ -103,9 +114,7 @@ void check_slots(const Program& program, size_t index) {
     double slot = -1;
     try {
       slot = in.attrs.number(attr);
-    } catch (const Error& e) {
-      refuse(program, index, e.what());
-    }
+    } catch (const Error& e) { refuse(program, index, e.what()); }
     if (!(slot >= 0 && slot < slots) || slot != double(int64_t(slot)))
       refuse(program, index, std::string("expected ") + attr + " to be a scalar slot in [0, " + std::to_string(program.scalars.size()) + ")");
   }

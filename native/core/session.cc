@@ -19,9 +19,7 @@ template <typename Body>
 void settle(const Session::Done& done, Body&& body) {
   try {
     body();
-  } catch (const Error& e) {
-    return done(&e);
-  } catch (const std::bad_alloc&) {
+  } catch (const Error& e) { return done(&e); } catch (const std::bad_alloc&) {
     const Error e("ERR_MEMORY", "the system refused memory");
     return done(&e);
   } catch (const std::exception& e) {
@@ -70,9 +68,8 @@ const Program& Session::program(int index) const { return compiled(index).progra
 void Session::run(int index, RunRequest request, std::shared_ptr<std::atomic<bool>> cancelled, Done done) {
   Compiled& c = compiled(index);
   request.mode = c.mode;
-  worker_.post([this, &c, request = std::move(request), cancelled = std::move(cancelled), done = std::move(done)] {
-    run_on_worker(c, request, *cancelled, done);
-  });
+  worker_.post(
+      [this, &c, request = std::move(request), cancelled = std::move(cancelled), done = std::move(done)] { run_on_worker(c, request, *cancelled, done); });
 }
 
 void Session::run_on_worker(Compiled& c, const RunRequest& request, const std::atomic<bool>& cancelled, const Done& done) {

@@ -17,8 +17,8 @@ class Session {
  public:
   struct Options {
     int threads = 1;
-    std::string isa_limit;                     // "" = the machine's best
-    int64_t memory_limit = int64_t(1) << 46;   // bytes of all arenas together
+    std::string isa_limit;                    // "" = the machine's best
+    int64_t memory_limit = int64_t(1) << 46;  // bytes of all arenas together
   };
   struct Memory {
     std::map<std::string, int64_t> arenas;

@@ -18,10 +18,10 @@ namespace attune {
 
 namespace {
 
-constexpr uint64_t kInside = 0xFFFF;   // bits 0-15: workers inside
-constexpr uint64_t kOpen = 1u << 16;   // bit 16: may still be entered
-constexpr uint64_t kJob = 1u << 17;    // bits 17-63: number of the job
-constexpr int kSpins = 256;            // about 10 us with a pause of 140 cycles
+constexpr uint64_t kInside = 0xFFFF;  // bits 0-15: workers inside
+constexpr uint64_t kOpen = 1u << 16;  // bit 16: may still be entered
+constexpr uint64_t kJob = 1u << 17;   // bits 17-63: number of the job
+constexpr int kSpins = 256;           // about 10 us with a pause of 140 cycles
 
 inline void pause_cpu() {
 #if defined(__x86_64__)

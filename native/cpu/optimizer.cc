@@ -81,10 +81,23 @@ void assign_kernel(const OpArgs& args) {
   parallel_ranges(args.pool, args.out[0].bytes(), 4 * kGrain, [&](int64_t begin, int64_t end) { std::memcpy(to + begin, from + begin, size_t(end - begin)); });
 }
 
+void fill_kernel(const OpArgs& args) {
+  dispatch(args.out[0].dtype, [&](auto tag) {
+    using T = decltype(tag);
+    T* to = args.out[0].as<T>();
+    const T value = T(args.attrs.number("value"));
+    parallel_ranges(args.pool, args.out[0].numel(), kGrain, [&](int64_t begin, int64_t end) {
+#pragma omp simd
+      for (int64_t i = begin; i < end; i++) to[i] = value;
+    });
+  });
+}
+
 }  // namespace
 
 REGISTER_CPU(adamw, adamw_kernel)
 REGISTER_CPU(ema, ema_kernel)
 REGISTER_CPU(accumulate, accumulate_kernel)
 REGISTER_CPU(assign, assign_kernel)
+REGISTER_CPU(fill, fill_kernel)
 ATTUNE_CPU_END

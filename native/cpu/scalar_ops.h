@@ -40,10 +40,20 @@ ATTUNE_CPU_BEGIN
   X(cos, std::cos(x))                                                                                          \
   X(reciprocal, T(1) / x)
 
+/// sigmoid(x), and its slope sigmoid(x) sigmoid(-x): s (1 - s) would keep no digits of it where s is near 1, and x times it is a gradient.
+template <typename T>
+struct Sigmoid {
+  T value, slope;
+};
+template <typename T>
+ATTUNE_INLINE Sigmoid<T> sigmoid_with_slope(T x) {
+  const T e = math::exp(x < T(0) ? x : -x), large = T(1) / (T(1) + e), small = e * large;
+  return {x < T(0) ? small : large, small * large};
+}
 template <typename T>
 ATTUNE_INLINE T silu_slope(T x) {
-  const T s = math::sigmoid(x);
-  return s * (T(1) + x * (T(1) - s));
+  const Sigmoid<T> s = sigmoid_with_slope(x);
+  return s.value + x * s.slope;
 }
 template <typename T>
 ATTUNE_INLINE T gelu_slope(T x) {
@@ -56,13 +66,13 @@ ATTUNE_INLINE T gelu_tanh_gate(T x) {
 }
 template <typename T>
 ATTUNE_INLINE T gelu_tanh_slope(T x) {
-  const T s = math::sigmoid(gelu_tanh_gate(x));
-  return s + x * s * (T(1) - s) * T(1.59576912160573071176) * (T(1) + T(0.134145) * x * x);
+  const Sigmoid<T> s = sigmoid_with_slope(gelu_tanh_gate(x));
+  return s.value + x * s.slope * T(1.59576912160573071176) * (T(1) + T(0.134145) * x * x);
 }
 template <typename T>
 ATTUNE_INLINE T quick_gelu_slope(T x) {
-  const T s = math::sigmoid(T(1.702) * x);
-  return s * (T(1) + T(1.702) * x * (T(1) - s));
+  const Sigmoid<T> s = sigmoid_with_slope(T(1.702) * x);
+  return s.value + T(1.702) * x * s.slope;
 }
 
 #define ATTUNE_DEFINE_BINARY(name, expression) \

@@ -56,11 +56,16 @@ ATTUNE_INLINE float log(float x) {
 }
 ATTUNE_INLINE double log(double x) { return std::log(x); }
 
-/// ln(1 + x): ln u for the rounded u = 1 + x, plus the first-order effect of what the rounding lost.
+/// ln(1 + x) for finite x > -1: ln u for the rounded u = 1 + x, plus the first-order effect of what the rounding lost.
+ATTUNE_INLINE float log1p_finite(float x) {
+  const float u = 1.f + x;
+  return math::log(u) + (x - (u - 1.f)) / u;
+}
+ATTUNE_INLINE double log1p_finite(double x) { return std::log1p(x); }
+
 ATTUNE_INLINE float log1p(float x) {
-  const float u = 1.f + x, lost = x - (u - 1.f);
-  const float y = math::log(u) + lost / u;
-  return (x < float_of(0x7f800000u)) & (x > -1.f) ? y : math::log(u);
+  const float y = log1p_finite(x), special = math::log(1.f + x);
+  return (x < float_of(0x7f800000u)) & (x > -1.f) ? y : special;
 }
 ATTUNE_INLINE double log1p(double x) { return std::log1p(x); }
 
@@ -71,8 +76,7 @@ ATTUNE_INLINE T sigmoid(T x) {
 
 template <typename T>
 ATTUNE_INLINE T softplus(T x) {
-  const T magnitude = x < T(0) ? -x : x;
-  return (x < T(0) ? T(0) : x) + math::log1p(math::exp(-magnitude));
+  return (x < T(0) ? T(0) : x) + log1p_finite(math::exp(-std::fabs(x)));
 }
 
 ATTUNE_INLINE float tanh(float x) {

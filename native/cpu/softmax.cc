@@ -7,15 +7,10 @@ namespace {
 
 template <typename T>
 T row_max(const T* x, int64_t n) {
-  constexpr int64_t kLanes = 16;
-  T m[kLanes];
-  for (int64_t l = 0; l < kLanes; l++) m[l] = x[0];
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    for (int64_t l = 0; l < kLanes; l++) m[l] = x[i + l] > m[l] ? x[i + l] : m[l];
-  for (; i < n; i++) m[0] = x[i] > m[0] ? x[i] : m[0];
-  for (int64_t l = 1; l < kLanes; l++) m[0] = m[l] > m[0] ? m[l] : m[0];
-  return m[0];
+  T m = x[0];
+#pragma omp simd reduction(max : m)
+  for (int64_t i = 0; i < n; i++) m = x[i] > m ? x[i] : m;
+  return m;
 }
 
 template <typename T>

@@ -9,7 +9,7 @@ struct Case {
   int64_t batch, height, width, in, out, kh, kw, stride, top, bottom, left, right;
 };
 
-double bound(int64_t k) { return double(k < 300 ? k : 300) + double(k) / 256 + 34; }
+double bound(int64_t k) { return double(k < 384 ? k : 384) + double(k) / 384 + 34; }
 
 /// Calls visit(output pixel value index, input value index, weight index) for every product of the convolution.
 template <typename Visit>

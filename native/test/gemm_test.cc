@@ -1,5 +1,5 @@
 // matmul, linear, linear_dx and linear_dw against triple loops in double. Error bound per element: a dot product of K terms, summed in any order, is
-// off by at most K * u * sum abs(terms); blocked sums stay below (block + number of blocks), so 300 + K / 256 is used, plus 2 for bias and rounding.
+// off by at most K * u * sum abs(terms); blocked sums stay below (block + number of blocks), so 384 + K / 384 is used, plus 2 for bias and rounding.
 #include "kernel_test.h"
 
 using namespace attune;
@@ -22,7 +22,7 @@ Reference product(int64_t m, int64_t n, int64_t k, A a, B b, const double* bias)
   return r;
 }
 
-double bound(int64_t k) { return double(k < 300 ? k : 300) + double(k) / 256 + 2; }
+double bound(int64_t k) { return double(k < 384 ? k : 384) + double(k) / 384 + 2; }
 
 void check_matmul(int64_t batch, int64_t m, int64_t n, int64_t k) {
   for (int form = 0; form < 4; form++) {

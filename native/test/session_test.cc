@@ -191,9 +191,7 @@ template <typename Body>
 static std::string code_of(Body&& body) {
   try {
     body();
-  } catch (const Error& e) {
-    return e.code;
-  }
+  } catch (const Error& e) { return e.code; }
   return "";
 }
 

@@ -40,9 +40,7 @@ static void exceptions_arrive(ThreadPool& pool) {
     pool.run(50, [](int64_t task, int) {
       if (task == 17) throw std::runtime_error("17");
     });
-  } catch (const std::runtime_error&) {
-    caught = true;
-  }
+  } catch (const std::runtime_error&) { caught = true; }
   expect(caught, "run throws what a task throws", pool.size());
   every_task_runs_once(pool, 20);
 }

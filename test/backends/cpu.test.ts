@@ -3,14 +3,15 @@
 
 import type { Session } from "../../lib/graph/session.js";
 import type { Isa } from "../../lib/native.js";
-import { Random } from "../../lib/util/random.js";
 import { caseInputs, f32Bound, type OpCase } from "../ops/case.js";
 import { opCases } from "../ops/cases.js";
 import { CaseProgram, caseGraph, differentiable, type Float, gradientGraph } from "../ops/program.js";
 import { expectClose, expectSame, type Values } from "../support/compare.js";
 import { type Nd, nd } from "../support/nd.js";
+import { Rng } from "../support/rng.js";
 import { isas, openWithIsa } from "../support/run.js";
 
+const { fround } = Math; // a local: see support/rng.ts
 const sessions = new Map<string, Session>();
 
 function session(isa: Isa, threads = 2): Session {
@@ -33,8 +34,8 @@ function evaluate(c: OpCase, dtype: Float, on: Session, options: { fuse?: boolea
 
 /** Cotangents that float32 holds exactly. */
 function rounded(shape: readonly number[], k: number): Nd {
-  const random = new Random(4, k);
-  return nd(shape, () => Math.fround(random.normal()));
+  const random = new Rng(4, k);
+  return nd(shape, () => fround(random.normal()));
 }
 
 const references = new Map<OpCase, Promise<Record<string, Values>>>();

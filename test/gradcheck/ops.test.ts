@@ -6,12 +6,12 @@
 import { add, scale, square, sub } from "../../lib/graph/ops/elementwise.js";
 import { stopGradient } from "../../lib/graph/ops/shape.js";
 import { Session } from "../../lib/graph/session.js";
-import { Random } from "../../lib/util/random.js";
 import { caseInputs, type OpCase } from "../ops/case.js";
 import { opCases } from "../ops/cases.js";
 import { CaseProgram, caseGraph, differentiable, gradientGraph, outputsOf } from "../ops/program.js";
 import { dot, norm, type Values } from "../support/compare.js";
 import { gaussian, map, type Nd } from "../support/nd.js";
+import { Rng } from "../support/rng.js";
 
 const h = 1e-3;
 const truncation = 1e-7;
@@ -43,12 +43,12 @@ async function check(c: OpCase): Promise<void> {
   const forward = new CaseProgram(session, c, "f64", caseGraph(c, "f64"));
   const graph = gradientGraph(c, "f64");
   const backward = new CaseProgram(session, c, "f64", graph);
-  const u = graph.inputs.filter(({ name }) => name.startsWith("u")).map(({ tensor }, k) => gaussian(tensor.shape, new Random(2, k)));
+  const u = graph.inputs.filter(({ name }) => name.startsWith("u")).map(({ tensor }, k) => gaussian(tensor.shape, new Rng(2, k)));
   const gradients = await backward.run(x, u);
   const allU = flat(u.map(({ data }) => data));
   const allY = flat(outputsOf(gradients));
   for (const k of differentiable(c)) {
-    const v = gaussian(x[k]!.shape, new Random(3, k));
+    const v = gaussian(x[k]!.shape, new Rng(3, k));
     const jv = await directional(forward, x, k, v);
     const byDifferences = dot(allU, jv);
     const byRule = dot(gradients[`g${k}`]!, v.data);

@@ -41,6 +41,7 @@ async function writeUntilKilled(at: string, first: number, milliseconds: number)
 test("killed at any moment, the writer leaves the last reported checkpoint or a later one, whole", async () => {
   const at = folder("killed");
   const random = new Random(3);
+  let step = 1;
   for (let kill = 0; kill < 12; kill++) {
     const reported = await writeUntilKilled(at, step, random.uniform() * 60);
     const { checkpoint } = await latestCheckpoint(at);

@@ -35,6 +35,7 @@ export function temporaryFolder(): { readonly path: string } {
 
 const words = 5;
 const width = 8;
+
 /** Samples [2, 4, 4]; the condition is three word ids, whose embeddings are frozen. */
 function toyDenoiser(table: ParameterStore, dtype: "f32" | "f64"): Denoiser {
   return {
@@ -72,6 +73,7 @@ export async function openToy({
   open.add(session);
   const store = new ParameterStore({ arena: "toy", dtype, trainable: true });
   const table = new ParameterStore({ arena: "words", dtype, trainable: false });
+  const denoiser = toyDenoiser(table, dtype);
   buildGraph(() => void denoiser.predict(input("x", typed(dtype, 1, 4, 4, 2)), input("t", typed("i32", 1)), denoiser.condition(1), new Params(store)));
   store.seal();
   for (const [i, s] of [store, table].entries()) {

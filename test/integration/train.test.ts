@@ -3,7 +3,13 @@
 import fs from "node:fs";
 import path from "node:path";
 import { noiseSchedule } from "../../lib/diffusion/noise-schedule.js";
-import { CheckpointError, ConfigError, NonFiniteError, PlanError } from "../../lib/errors.js";
+import { CheckpointError, ConfigError, DataError, NonFiniteError, PlanError } from "../../lib/errors.js";
+import { cast } from "../../lib/graph/ops/elementwise.js";
+import { embedding } from "../../lib/graph/ops/embed.js";
+import { assign } from "../../lib/graph/ops/optimizer.js";
+import { broadcast } from "../../lib/graph/ops/reduce.js";
+import { reshape } from "../../lib/graph/ops/shape.js";
+import { scalar } from "../../lib/graph/scalars.js";
 import { diffusionDpo } from "../../lib/objectives/diffusion-dpo.js";
 import { dspo } from "../../lib/objectives/dspo.js";
 import { sft } from "../../lib/objectives/sft.js";
@@ -35,6 +41,7 @@ describe("resuming", () => {
   test.each(kinds)("%s: two interruptions leave no trace, to the last bit", async (name, options) => {
     const whole = folder(`${name} whole`);
     const parts = folder(`${name} parts`);
+    const uninterrupted = steps(await collect(toyTrainer({ ...options, model: await openToy(), output: whole }).run())).map(timeless);
     const resumed: ReturnType<typeof timeless>[] = [];
     for (const stopAfter of [2, 5, 6]) {
       // A new process: fresh weights, a fresh session.
@@ -53,6 +60,7 @@ describe("resuming", () => {
   test("a damaged newest checkpoint is passed over with a warning, and the result is the same", async () => {
     const output = folder("fallback");
     const options = { checkpointEvery: 2, output };
+    await collect(toyTrainer({ ...options, model: await openToy() }).run());
     const expected = await newestFiles(output);
     fs.truncateSync(path.join(output, "checkpoint-6/exp_avg.safetensors"), 10);
     const events = await collect(toyTrainer({ ...options, model: await openToy(), resume: "latest" }).run());
@@ -106,6 +114,16 @@ describe("determinism", () => {
     expect(relL2(many.weights, one.weights)).toBeLessThan(bound);
   });
 
+  test("a second run on the same session starts as the first did: nothing of moments, gradients or reference is left", async () => {
+    const model = await openToy();
+    const start = await bytesOf(model, model.store);
+    await collect(toyTrainer({ model, ema: {} }).run());
+    const first = await bytesOf(model, model.store);
+    model.session.write(model.store.arena, 0, start);
+    await collect(toyTrainer({ model, ema: {} }).run());
+    expect((await bytesOf(model, model.store)).equals(first)).toBe(true);
+  });
+
   test("dropping every condition is training with the empty one", async () => {
     const run = async (options: Partial<ToyOptions>): Promise<Buffer> => {
       const model = await openToy();
@@ -127,6 +145,7 @@ describe("stopping", () => {
     const output = folder("break");
     const model = await openToy();
     const trainer = toyTrainer({ model, output });
+    for await (const event of trainer.run()) if (event.type === "step" && event.step === 2) break;
     expect((await listCheckpoints(output)).map(p => path.basename(p))).toEqual(["checkpoint-2"]);
     expect(trainer.step).toBe(2);
     const events = await collect(trainer.run());
@@ -142,6 +161,7 @@ describe("stopping", () => {
     const model = await openToy();
     const stop = new AbortController();
     const data = toyData();
+    let loads = 0;
     const watched: PairData = {
       length: data.length,
       batch: (indices, options) => {
@@ -174,6 +194,7 @@ describe("stopping", () => {
   test("an error of the data set ends the run with the last whole step saved", async () => {
     const output = folder("broken data");
     const data = toyData();
+    const broken: PairData = {
       length: data.length,
       batch(indices, options) {
         if (options.position === 3) throw new Error("unreadable image");
@@ -183,6 +204,26 @@ describe("stopping", () => {
     await expect(collect(toyTrainer({ model: await openToy(), data: broken, output }).run())).rejects.toThrow("unreadable image");
     expect((await listCheckpoints(output)).map(p => path.basename(p))).toEqual(["checkpoint-3"]);
   });
+});
+
+test("after an update that failed half way nothing is saved, and the trainer refuses to go on", async () => {
+  const output = folder("torn");
+  const adam = adamW({ learningRate: 0.01 });
+  const failing: Optimizer = {
+    ...adam,
+    state: parameters => ({ ...adam.state(parameters), row: parameters.mirror("row") }),
+    update(ctx) {
+      adam.update(ctx);
+      const rows = ctx.state.row!.flat();
+      const row = embedding(reshape(rows, [-1, 1]), cast(scalar("row"), "i32")); // throws where there is no such row
+      assign(rows, broadcast(reshape(row, [1]), rows.shape));
+    },
+    scalars: (t, rate) => ({ ...adam.scalars(t, rate), row: t === 3 ? 1e6 : 0 }),
+  };
+  const trainer = toyTrainer({ model: await openToy(), optimizer: failing, output });
+  await expect(collect(trainer.run())).rejects.toThrow(DataError);
+  expect(await listCheckpoints(output)).toEqual([]);
+  await expect(collect(trainer.run())).rejects.toThrow(/update that failed half way"; resume from a checkpoint/);
 });
 
 describe("numbers that are not finite", () => {
@@ -209,7 +250,12 @@ describe("numbers that are not finite", () => {
   test("a poisoned step is skipped, counted and told; the run goes on as if the update had not been", async () => {
     const model = await openToy();
     const updates: number[] = [];
-    const optimizer: Optimizer = { ...adam, scalars: (t, rate) => (updates.push(t), adam.scalars(t, rate)) };
+    const adam = adamW({ learningRate: 0.01 });
+    const scalars: Optimizer["scalars"] = (t, rate) => {
+      updates.push(t);
+      return adam.scalars(t, rate);
+    };
+    const optimizer = { ...adam, scalars };
     const events = await collect(toyTrainer({ model, data: poisoned(p => p === 2 || p === 3), optimizer, ema: {} }).run());
     expect(updates).toEqual([1, 2, 3, 3, 3, 4]); // the bias corrections count updates, not steps
     expect(steps(events).map(e => e.skipped)).toEqual([false, false, true, true, false, false]);
@@ -225,6 +271,7 @@ describe("numbers that are not finite", () => {
     const output = folder("poisoned");
     const model = await openToy();
     const good = await openToy();
+    await expect(collect(toyTrainer({ model, data: poisoned(p => p >= 2), output }).run())).rejects.toThrow(NonFiniteError);
     await collect(toyTrainer({ model: good, steps: 2 }).run());
     expect((await bytesOf(model, model.store)).equals(await bytesOf(good, good.store))).toBe(true);
     const state = JSON.parse(fs.readFileSync(path.join(output, "checkpoint-5/state.json"), "utf8"));
@@ -242,8 +289,8 @@ describe("learning", () => {
   ] as const)("%s learns two pairs by heart", async (_, objective, limit) => {
     const model = await openToy();
     const data = twoPairs;
-      toyTrainer({ model, data, objective, batchSize: 2, gradientAccumulationSteps: 4, steps: 60, validation: { data, every: 60 } }).run(),
-    );
+    const settings = { model, data, objective, batchSize: 2, gradientAccumulationSteps: 4, steps: 60, validation: { data, every: 60 } };
+    const events = await collect(toyTrainer(settings).run());
     const last = events.find(e => e.type === "validation")!;
     expect(last.implicitAccuracy).toBe(1);
     for (const band of last.bands) expect(band.winnerRatio).toBeLessThan(Math.min(limit, band.loserRatio));
@@ -260,6 +307,7 @@ describe("learning", () => {
   test("an adapter learns while the model's own weights keep every bit", async () => {
     const model = await openToy();
     const before = await bytesOf(model, model.store);
+    const trainer = toyTrainer({ model, lora: { rank: 2, targets: ["embed"] }, steps: 10 });
     const events = steps(await collect(trainer.run()));
     expect(events[0]!.loss).toBe(Math.LN2); // B is zero: the policy is the reference
     expect(events.at(-1)!.loss).not.toBe(Math.LN2);
@@ -327,6 +375,7 @@ describe("the plan and the average", () => {
   test("the average is that of the weights after every step", async () => {
     const model = await openToy();
     const trainer = toyTrainer({ model, ema: { decay: 0.5 }, steps: 4 });
+    let shadow = Float64Array.from(await weightsOf(model));
     for await (const event of trainer.run()) {
       if (event.type !== "step") continue;
       const decay = event.step === 1 ? 0 : Math.min(0.5, event.step / (9 + event.step));
@@ -342,6 +391,7 @@ describe("memory", () => {
   test("a run that does not fit fails before anything is allocated, with the largest buffers and two changes", async () => {
     const model = await openToy({ memoryLimit: 20_000 });
     const held = model.session.memory().total;
+    const attempt = collect(toyTrainer({ model, batchSize: 64 }).run());
     await expect(attempt).rejects.toThrow(PlanError);
     await expect(attempt).rejects.toThrow(/64 -> 32 with gradientAccumulationSteps 1 -> 2 .*; or lora: /);
     expect(model.session.memory().total).toBe(held);

@@ -1,13 +1,15 @@
 /** What a case is: inputs, a graph over them, and a reference in plain f64. */
 
 import type { DType, Tensor } from "../../lib/graph/tensor.js";
-import { Random } from "../../lib/util/random.js";
 import { type Nd, nd } from "../support/nd.js";
+import { Rng } from "../support/rng.js";
+
+const { fround } = Math; // a local: see support/rng.ts
 
 export interface CaseInput {
   readonly shape: readonly number[];
   /** Element by element; standard normal by default. */
-  readonly values?: (random: Random, i: number) => number;
+  readonly values?: (random: Rng, i: number) => number;
   /** A fixed dtype; by default the dtype that the case runs in. */
   readonly dtype?: DType;
   /** No gradient flows to it. */
@@ -46,35 +48,35 @@ const inputs = new Map<OpCase, readonly Nd[]>();
 
 /** The inputs of a case, rounded to float32, so that every dtype starts from the same numbers. */
 export function caseInputs(c: OpCase): readonly Nd[] {
-  const known = inputs.get(c) ?? c.inputs.map((input, k) => drawn(input, new Random(1, `${c.name} ${k}`)));
+  const known = inputs.get(c) ?? c.inputs.map((input, k) => drawn(input, new Rng(1, `${c.name} ${k}`)));
   inputs.set(c, known);
   return known;
 }
 
-function drawn({ shape, values = normal }: CaseInput, random: Random): Nd {
+function drawn({ shape, values = normal }: CaseInput, random: Rng): Nd {
   let i = 0;
-  return nd(shape, () => Math.fround(values(random, i++)));
+  return nd(shape, () => fround(values(random, i++)));
 }
 
-export const normal = (random: Random): number => random.normal();
+export const normal = (random: Rng): number => random.normal();
 /** In (0.3, 3.3): logarithms, roots, quotients. */
-export const positive = (random: Random): number => 0.3 + 3 * random.uniform();
+export const positive = (random: Rng): number => 0.3 + 3 * random.uniform();
 /** |x| in (0.2, 2.2): away from a kink at 0. */
-export const awayFromZero = (random: Random): number => (random.uniform() < 0.5 ? -1 : 1) * (0.2 + 2 * random.uniform());
+export const awayFromZero = (random: Rng): number => (random.uniform() < 0.5 ? -1 : 1) * (0.2 + 2 * random.uniform());
 /** Far into both tails of an activation, but not with the first element: alone it would be judged by a value that is nearly 0. */
-export const wide = (random: Random, i: number): number => (i === 0 ? 1 : 6) * random.normal();
+export const wide = (random: Rng, i: number): number => (i === 0 ? 1 : 6) * random.normal();
 /** Integers in [0, n). */
 export const below =
   (n: number) =>
-  (random: Random): number =>
+  (random: Rng): number =>
     random.integer(n);
 /** Values half a unit apart in shuffled order, no two alike: maxima keep their place under a small step. */
 export const distinct =
   (count: number) =>
-  (_random: Random, i: number): number =>
+  (_random: Rng, i: number): number =>
     (((i * 7919) % count) - count / 2) / 2;
 /** 0 or 1. */
-export const bit = (random: Random): number => Number(random.uniform() < 0.5);
+export const bit = (random: Rng): number => Number(random.uniform() < 0.5);
 
 /** Shapes that elementwise kernels stumble over: one element, less than a vector, odd tails, a small map of Stable Diffusion. */
 export const oddShapes: readonly (readonly number[])[] = [[1], [7], [2, 3, 5], [3, 1, 33], [2, 5, 7, 64]];

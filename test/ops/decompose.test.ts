@@ -4,9 +4,9 @@ import { opTable } from "../../lib/graph/op.js";
 import { rebuild } from "../../lib/graph/rebuild.js";
 import { Session } from "../../lib/graph/session.js";
 import { extendGraph, type Graph, type Tensor } from "../../lib/graph/tensor.js";
-import { Random } from "../../lib/util/random.js";
 import { expectClose } from "../support/compare.js";
 import { gaussian } from "../support/nd.js";
+import { Rng } from "../support/rng.js";
 import { caseInputs, f64Bound, type OpCase } from "./case.js";
 import { opCases } from "./cases.js";
 import { addGradients, CaseProgram, caseGraph } from "./program.js";
@@ -46,7 +46,7 @@ function withGradients(graph: Graph, c: OpCase): Graph {
 test.each(table)("%s", async (_, c) => {
   const x = caseInputs(c);
   const [direct, simple] = [withGradients(whole(c), c), withGradients(decomposed(whole(c)), c)];
-  const u = direct.inputs.filter(({ name }) => name.startsWith("u")).map(({ tensor }, k) => gaussian(tensor.shape, new Random(5, k)));
+  const u = direct.inputs.filter(({ name }) => name.startsWith("u")).map(({ tensor }, k) => gaussian(tensor.shape, new Rng(5, k)));
   const actual = await new CaseProgram(session, c, "f64", direct).run(x, u);
   const expected = await new CaseProgram(session, c, "f64", simple).run(x, u);
   expect(Object.keys(expected)).toEqual(Object.keys(actual));

@@ -76,9 +76,11 @@ function randomInputs(pairs: number, gap: number, seed = 1): Inputs {
   const random = new Random(seed);
   const shape = [2 * pairs, 3, 4, 5];
   const n = 2 * pairs * 60;
+  const normals = (): Float64Array => Float64Array.from({ length: n }, () => random.normal());
   const prediction = normals();
   const target = normals();
   const step = normals();
+  const reference = prediction.map((x, i) => x + gap * step[i]!);
   return { prediction: hostTensor("f64", shape, prediction), target: hostTensor("f64", shape, target), reference: hostTensor("f64", shape, reference) };
 }
 
@@ -204,6 +206,7 @@ describe("laws", () => {
     const inputs = randomInputs(3, 0);
     const still = await evaluate(ctx => dspoLoss(ctx, 2), inputs);
     const sftLike = await evaluate(ctx => dspoLoss(ctx, 1e-12), inputs);
+    expect(relL2(still.gradient, sftLike.gradient)).toBeCloseTo(1, 10);
     const ascending = await evaluate(ctx => dspoLoss(ctx, 5), inputs);
     expectClose(
       ascending.gradient,
@@ -218,6 +221,7 @@ describe("laws", () => {
     const swapped = (t: HostTensor): HostTensor => {
       const data = t.data as Float64Array;
       const n = data.length / 2;
+      return hostTensor("f64", t.shape, Float64Array.from([...data.slice(n), ...data.slice(0, n)]));
     };
     const loss: Loss = ctx => diffusionDpoLoss(ctx, 100);
     const [a, b] = [
@@ -233,6 +237,7 @@ describe("laws", () => {
     const { gradient } = await evaluate(ctx => diffusionDpoLoss(ctx, 100), inputs);
     const n = gradient.length / 2;
     const weight = (i: number): number => gradient[i]! / ((inputs.prediction.data as Float64Array)[i]! - (inputs.target.data as Float64Array)[i]!);
+    for (let i = 0; i < n; i++) expect(weight(i) / weight(n + i)).toBeCloseTo(-1, 9);
   });
 
   test("the margin does not change when prediction, target and reference move together, and scales with their square", async () => {

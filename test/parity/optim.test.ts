@@ -66,6 +66,7 @@ function prepare(
   const trainable = storeOf(shapes, dtype);
   const gradients = trainable.mirror(`${trainable.arena}/gradient`);
   const state = optimizer.state(trainable);
+  for (const store of [trainable, gradients, ...Object.values(state)]) reserve(session, store);
   return {
     trainable,
     gradients,
@@ -162,11 +163,12 @@ describeSets("optim", folder => {
     const decayOf = emaDecay(options);
     const weights = storeOf([[2, 3]], "f64");
     const shadow = weights.mirror(`${weights.arena}/ema`);
+    reserve(session, shadow);
     const average = ready(averageGraph(shadow, weights), weights, shadow);
     const w = Float64Array.from({ length: 6 }, (_, i) => i);
     write(shadow, [hostTensor("f64", [2, 3], w)]);
     for (const [s, expected] of decays.entries()) {
-      w.forEach((x, i) => (w[i] = x + 0.1 * (s + 1)));
+      for (const i of w.keys()) w[i]! += 0.1 * (s + 1);
       write(weights, [hostTensor("f64", [2, 3], w)]);
       expect(decayOf(s + 1)).toBeCloseTo(expected, 14);
       await session.run(average, { scalars: { emaDecay: decayOf(s + 1) } });

@@ -41,7 +41,7 @@ describe.each(names)("%s", name => {
 
   test("tables equal diffusers' to 1e-6", () => {
     // Rescaled betas are 1 - a quotient of squares of roots: one float32 rounding of a root (2^-24) comes back fourfold.
-    const rounding = config["rescale_betas_zero_snr"] === true ? 4 * 2 ** -24 : 0;
+    const rounding = config.rescale_betas_zero_snr === true ? 4 * 2 ** -24 : 0;
     for (const [i, expected] of values(golden, "betas").entries())
       expect(Math.abs(schedule.betas[i]! - expected)).toBeLessThanOrEqual(Math.max(1e-6 * expected, rounding));
     for (const [i, expected] of values(golden, "alphas_cumprod").entries())
@@ -49,15 +49,27 @@ describe.each(names)("%s", name => {
   });
 
   test("add_noise and velocity", () => {
-    const timesteps = values(golden, "an.timesteps"), clean = values(golden, "an.x0"), noise = values(golden, "an.noise");
+    const timesteps = values(golden, "an.timesteps"),
+      clean = values(golden, "an.x0"),
+      noise = values(golden, "an.noise");
     const size = clean.length / timesteps.length;
     const mix = (coefficient: (a: number) => { clean: number; noise: number }): number[] =>
       clean.map((x, i) => {
         const c = coefficient(schedule.alphasCumprod[timesteps[Math.floor(i / size)]!]!);
         return c.clean * x + c.noise * noise[i]!;
       });
-    expect(relativeL2(mix(a => ({ clean: Math.sqrt(a), noise: Math.sqrt(1 - a) })), values(golden, "an.noisy"))).toBeLessThan(1e-6);
-    expect(relativeL2(mix(a => targetForm("v_prediction", a)), values(golden, "an.velocity"))).toBeLessThan(1e-6);
+    expect(
+      relativeL2(
+        mix(a => ({ clean: Math.sqrt(a), noise: Math.sqrt(1 - a) })),
+        values(golden, "an.noisy"),
+      ),
+    ).toBeLessThan(1e-6);
+    expect(
+      relativeL2(
+        mix(a => targetForm("v_prediction", a)),
+        values(golden, "an.velocity"),
+      ),
+    ).toBeLessThan(1e-6);
   });
 
   test.each(Object.keys(info.N))("a trajectory of %s steps", n => {
@@ -72,9 +84,11 @@ describe.each(names)("%s", name => {
 
 /** The toy model of the goldens: out = 0.1 x + 0.05 c + 0.01 sin(0.01 t). */
 function run(steps: ReturnType<Scheduler>, common: SafetensorsFile): { trajectory: number[]; clean: number[] } {
-  const c = values(common, "c"), noise = values(common, "noise");
+  const c = values(common, "c"),
+    noise = values(common, "noise");
   let x = values(common, "x_init");
-  const trajectory = [...x], clean: number[] = [];
+  const trajectory = [...x],
+    clean: number[] = [];
   for (const [i, { timestep, denoised, clip = Infinity, update }] of steps.entries()) {
     x = x.map((v, j) => {
       const out = 0.1 * v + 0.05 * c[j]! + 0.01 * Math.sin(0.01 * timestep);

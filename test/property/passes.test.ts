@@ -18,7 +18,7 @@ for (const fuse of [false, true])
         const program = compileGraph(graph, { name: "random", fuse });
         expect(runProgram(program, inputs, arenas)).toEqual(expected);
       }),
-      { numRuns: 1000 },
+      { numRuns: 500 },
     );
   });
 
@@ -29,6 +29,6 @@ for (const pass of [removeDead, dropIdentities, mergeCommon, fuseTapes, hoistEff
         const graph = randomGraph(d);
         expect(runGraph(pass(graph), inputs, arenas)).toEqual(runGraph(graph, inputs, arenas));
       }),
-      { numRuns: 1000 },
+      { numRuns: 500 },
     );
   });

@@ -77,7 +77,9 @@ async function run(program: Program, weights: Weights): Promise<Record<string, s
   session.write("policy", 0, wave(weights.bytes / 4, 0));
   const x = hostTensor("f32", [batch, channels, height, width], wave(batch * channels * height * width, 1));
   const outputs = await session.run(executable, { inputs: { x }, scalars: { seed: 3, step: 1, sampleOffset: 0 } });
-  return Object.fromEntries(Object.entries(outputs).map(([name, { data }]) => [name, Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")]));
+  return Object.fromEntries(
+    Object.entries(outputs).map(([name, { data }]) => [name, Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")]),
+  );
 }
 
 test("recomputed and fused steps give the loss and all gradients of the plain step, bit for bit", async () => {

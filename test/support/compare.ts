@@ -1,5 +1,7 @@
 /** Comparing tensors: by relative L2, with a message from which the error can be found. */
 
+const { is } = Object; // a local: see rng.ts
+
 export type Values = ArrayLike<number>;
 
 /** ||actual - expected|| / ||expected||, in f64; the plain distance where expected is all zeros. NaN where lengths differ or a value is NaN. */
@@ -31,7 +33,7 @@ export function expectClose(actual: Values, expected: Values, bound: number, lab
 export function expectSame(actual: Values, expected: Values, label: string): void {
   if (actual.length !== expected.length) throw new Error(`${label}: expected ${expected.length} elements, received ${actual.length}`);
   for (let i = 0; i < expected.length; i++)
-    if (!Object.is(actual[i], expected[i])) throw new Error(`${label}: first differs at [${i}]: expected ${expected[i]}, received ${actual[i]}`);
+    if (!is(actual[i], expected[i])) throw new Error(`${label}: first differs at [${i}]: expected ${expected[i]}, received ${actual[i]}`);
 }
 
 export function dot(a: Values, b: Values): number {

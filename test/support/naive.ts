@@ -128,50 +128,63 @@ const kernels: Record<string, Kernel> = {
   reshape: (_, [x], [y]) => y!.data.set(x!.data),
   sum: (_, [x], [y]) => {
     const total = new Float64Array(y!.data.length);
-    each(x!.shape, (at, i) => void (total[index(at, y!.shape)]! += x!.data[i]!));
+    each(x!.shape, (at, i) => {
+      total[index(at, y!.shape)]! += x!.data[i]!;
+    });
     y!.data.set(total);
   },
-  slice: ({ axis, start }, [x], [y]) => each(y!.shape, (at, i) => void (y!.data[i] = x!.data[index(moved(at, Number(axis), Number(start)), x!.shape)]!)),
-  pad: ({ axis, before }, [x], [y]) => {
+  slice: ({ axis, start }, [x], [y]) => copyElements(x!, at => moved(at, axis, start), y!, same, y!.shape),
+  pad({ axis, before }, [x], [y]) {
     y!.data.fill(0);
-    each(x!.shape, (at, i) => void (y!.data[index(moved(at, Number(axis), Number(before)), y!.shape)] = x!.data[i]!));
+    copyElements(x!, same, y!, at => moved(at, axis, before), x!.shape);
   },
-  concat: ({ axis }, xs, [y]) => {
+  concat({ axis }, xs, [y]) {
     let start = 0;
     for (const x of xs) {
-      each(x!.shape, (at, i) => void (y!.data[index(moved(at, Number(axis), start), y!.shape)] = x!.data[i]!));
+      const from = start;
+      copyElements(x!, same, y!, at => moved(at, axis, from), x!.shape);
       start += x!.shape[Number(axis)]!;
     }
   },
-  transpose: ({ permutation }, [x], [y]) =>
-    each(
-      x!.shape,
-      (at, i) =>
-        void (y!.data[
-          index(
-            (permutation as readonly number[]).map(axis => at[axis]!),
-            y!.shape,
-          )
-        ] = x!.data[i]!),
-    ),
+  transpose({ permutation }, [x], [y]) {
+    const axes = permutation as readonly number[];
+    copyElements(x!, same, y!, at => axes.map(axis => at[axis]!), x!.shape);
+  },
   // y = (x - mean) * gamma + beta by rows: not the real normalisation, but an op with three outputs
-  layer_norm: (_, [x, gamma, beta], [y, mean, rstd]) => {
+  layer_norm(_, [x, gamma, beta], [y, mean, rstd]) {
     const width = x!.shape.at(-1)!;
-    mean!.data.forEach((_m, row) => {
+    for (const row of mean!.data.keys()) {
       const values = Array.from(x!.data.subarray(row * width, (row + 1) * width));
-      mean!.data[row] = values.reduce((a, b) => a + b, 0) / width;
-      rstd!.data[row] = 1;
-      values.forEach((v, c) => void (y!.data[row * width + c] = (v - mean!.data[row]!) * gamma!.data[c]! + beta!.data[c]!));
-    });
+      const mu = values.reduce((a, b) => a + b, 0) / width;
+      mean!.data.set([mu], row);
+      rstd!.data.set([1], row);
+      y!.data.set(
+        values.map((v, c) => (v - mu) * gamma!.data[c]! + beta!.data[c]!),
+        row * width,
+      );
+    }
   },
 };
 
 function elementwise(f: (attrs: Attrs, ...x: number[]) => number): Kernel {
-  return (attrs, inputs, [y]) => each(y!.shape, (at, i) => void (y!.data[i] = f(attrs, ...inputs.map(x => x!.data[index(at, x!.shape)]!))));
+  return (attrs, inputs, [y]) =>
+    each(y!.shape, (at, i) => {
+      y!.data[i] = f(attrs, ...inputs.map(x => x!.data[index(at, x!.shape)]!));
+    });
+}
+
+type Position = readonly number[];
+const same = (at: Position): Position => at;
+
+/** y[to(at)] = x[from(at)] for every position of `shape`. */
+function copyElements(x: Value, from: (at: Position) => Position, y: Value, to: (at: Position) => Position, shape: readonly number[]): void {
+  each(shape, at => {
+    y.data[index(to(at), y.shape)] = x.data[index(from(at), x.shape)]!;
+  });
 }
 
 /** Calls body(position, i) for every element, row-major. */
-function each(shape: readonly number[], body: (at: readonly number[], i: number) => void): void {
+function each(shape: readonly number[], body: (at: Position, i: number) => void): void {
   const at = shape.map(() => 0);
   for (let i = 0; i < numel(shape); i++) {
     body(at, i);
@@ -180,11 +193,11 @@ function each(shape: readonly number[], body: (at: readonly number[], i: number)
 }
 
 /** Row-major index of a position, aligned at the last axis, in a tensor whose axes of length 1 repeat. */
-function index(at: readonly number[], shape: readonly number[]): number {
+function index(at: Position, shape: readonly number[]): number {
   const missing = at.length - shape.length;
   return shape.reduce((i, n, axis) => i * n + (n === 1 ? 0 : at[axis + missing]!), 0);
 }
 
-function moved(at: readonly number[], axis: number, by: number): number[] {
-  return at.map((i, a) => (a === axis ? i + by : i));
+function moved(at: Position, axis: unknown, by: unknown): Position {
+  return at.map((i, a) => (a === axis ? i + Number(by) : i));
 }

@@ -1,6 +1,6 @@
 /** Dense f64 arrays for reference computations: written by index, slow, and plain enough to be believed. */
 
-import type { Random } from "../../lib/util/random.js";
+import type { Rng } from "./rng.js";
 
 export interface Nd {
   readonly shape: readonly number[];
@@ -38,7 +38,7 @@ export function map(x: Nd, f: (value: number) => number): Nd {
   return { shape: x.shape, data: x.data.map(f) };
 }
 
-export function gaussian(shape: readonly number[], random: Random): Nd {
+export function gaussian(shape: readonly number[], random: Rng): Nd {
   return nd(shape, () => random.normal());
 }
 

@@ -20,7 +20,7 @@ export function randomGraph(draws: readonly number[]): Graph {
     const state = (offset: number, shape: readonly number[]) => parameter({ arena: "state", name: `s${offset}`, dtype: "f32", shape, offset });
     pool.push(state(0, [2, 6]), state(0, [6]), state(64, [4, 8]), state(192, [2, 6]));
     for (let i = 0; i + 3 < draws.length; i += 4) pool.push(grow(pool, draws.slice(i, i + 4)));
-    pool.slice(7).forEach((x, i) => i % 3 === 2 && graph.output(`y${i}`, x));
+    for (const [i, x] of pool.slice(7).entries()) if (i % 3 === 2) graph.output(`y${i}`, x);
     graph.output("last", pool.at(-1)!);
   });
 }

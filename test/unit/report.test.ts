@@ -178,7 +178,7 @@ describe("pages", () => {
     const bars = barChart({
       title: "t",
       groups: [{ label: "g", bars: [{ value: 1, low: 0.5, high: 1.5 }, { value: 0.2 }] }],
-      series: ["a", "b"],
+      series: [{ name: "a" }, { name: "b", colour: 5 }],
       y: { label: "y" },
     });
     const html = page({

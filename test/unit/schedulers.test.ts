@@ -1,7 +1,7 @@
 /** Laws of the schedulers that need no reference: order of convergence and the moments of ancestral sampling, on data whose exact denoiser is known. */
 
 import { noiseSchedule, snr } from "../../lib/diffusion/noise-schedule.js";
-import { predictedNoise, cleanSample, targetForm } from "../../lib/diffusion/prediction.js";
+import { cleanSample, predictedNoise, targetForm } from "../../lib/diffusion/prediction.js";
 import { ConfigError } from "../../lib/errors.js";
 import { ddim } from "../../lib/schedulers/ddim.js";
 import { ddpm } from "../../lib/schedulers/ddpm.js";
@@ -53,11 +53,15 @@ test("DDIM with eta 1 is DDPM with the small variance", () => {
 });
 
 test("every prediction type gives back clean sample and noise", () => {
-  const x0 = 0.3, n = -1.7;
+  const x0 = 0.3,
+    n = -1.7;
   for (const kind of ["epsilon", "v_prediction", "sample"] as const)
     for (const a of [0.999, 0.5, 0.01]) {
-      const x = Math.sqrt(a) * x0 + Math.sqrt(1 - a) * n, form = targetForm(kind, a), output = form.clean * x0 + form.noise * n;
-      const clean = cleanSample(kind, a), noise = predictedNoise(kind, a);
+      const x = Math.sqrt(a) * x0 + Math.sqrt(1 - a) * n,
+        form = targetForm(kind, a),
+        output = form.clean * x0 + form.noise * n;
+      const clean = cleanSample(kind, a),
+        noise = predictedNoise(kind, a);
       expect(clean.sample * x + clean.output * output).toBeCloseTo(x0, 12);
       expect(noise.sample * x + noise.output * output).toBeCloseTo(n, 12);
     }

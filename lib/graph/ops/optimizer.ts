@@ -73,6 +73,19 @@ const assignOp = defineOp({
   infer: (_: NoAttrs, target: Tensor, x: Tensor) => [likeTarget("assign", "x", target, x)],
 });
 
+/** target = value everywhere, in place: clears a buffer without a second one of its size. */
+export function fill(target: Tensor, value: number): Tensor {
+  return fillOp({ value }, target)[0];
+}
+const fillOp = defineOp({
+  name: "fill",
+  writes: [0],
+  infer(_: { value: number }, target: Tensor) {
+    checkFloats("fill", { target });
+    return [target];
+  },
+});
+
 function likeTarget(op: string, name: string, target: Tensor, x: Tensor): Tensor {
   check(op, x.dtype === target.dtype && sameShape(x.shape, target.shape), `expected ${name} like the buffer ${show(target)}, received ${show(x)}`);
   return target;

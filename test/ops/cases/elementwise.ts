@@ -2,8 +2,8 @@
 
 import * as ops from "../../../lib/graph/ops/elementwise.js";
 import type { Tensor } from "../../../lib/graph/tensor.js";
-import type { Random } from "../../../lib/util/random.js";
 import { get, map, type Nd, nd } from "../../support/nd.js";
+import type { Rng } from "../../support/rng.js";
 import { awayFromZero, below, bit, type CaseInput, distinct, normal, type OpCase, oddShapes, positive, wide } from "../case.js";
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
@@ -82,8 +82,8 @@ interface Binary {
 }
 
 // Operands of a maximum a quarter or more apart: a difference step must not change which one it is.
-const halves = (random: Random): number => Math.round(4 * random.normal()) / 2;
-const quarters = (random: Random): number => halves(random) + 0.25;
+const halves = (random: Rng): number => Math.round(4 * random.normal()) / 2;
+const quarters = (random: Rng): number => halves(random) + 0.25;
 
 const binary: Readonly<Record<string, Binary>> = {
   add: { op: ops.add, of: (a, b) => a + b },
@@ -245,7 +245,7 @@ function toBits(x: number, bits: number, smallest: number): number {
 }
 
 /** More than a difference step away from the edges of the clamp case. */
-function awayFromEdges(random: Random): number {
+function awayFromEdges(random: Rng): number {
   const x = 2 * random.normal();
   return Math.min(Math.abs(x + 1.2), Math.abs(x - 1.8)) < 0.05 ? 0.5 : x;
 }

@@ -1,6 +1,6 @@
 /** Effects on persistent buffers, and the optimiser. */
 
-import { accumulate, adamw, assign, ema } from "../../../lib/graph/ops/optimizer.js";
+import { accumulate, adamw, assign, ema, fill } from "../../../lib/graph/ops/optimizer.js";
 import type { Tensor } from "../../../lib/graph/tensor.js";
 import { map, type Nd } from "../../support/nd.js";
 import { type CaseInput, type OpCase, positive } from "../case.js";
@@ -72,4 +72,5 @@ export const optimizerCases: readonly OpCase[] = [
   ),
   ...pairwise("accumulate", accumulate, (total, x) => total + x),
   ...pairwise("assign", assign, (_target, x) => x),
+  { name: "fill [3,5]", inputs: [buffer([3, 5])], build: ([target]) => [fill(target!, -1.5)], reference: ([target]) => [map(target!, () => -1.5)] },
 ];

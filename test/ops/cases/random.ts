@@ -1,4 +1,4 @@
-/** Random ops. The reference is the published generator; what it is used for is in test/ops/random.test.ts. */
+/** Rng ops. The reference is the published generator; what it is used for is in test/ops/random.test.ts. */
 
 import { randomInt, randomNormal, randomUniform } from "../../../lib/graph/ops/random.js";
 import type { Tensor } from "../../../lib/graph/tensor.js";

@@ -1,0 +1,36 @@
+/** Every public name of attune. */
+
+export { decodePng, encodePng, type Image } from "./data/image.js";
+export { type DeferredTensor, readSafetensors, SafetensorsFile, writeSafetensors } from "./data/safetensors.js";
+export { readWeights } from "./data/weights.js";
+export { type Device, openDevice } from "./device.js";
+export type { Condition, Denoiser } from "./diffusion/denoiser.js";
+export { type NoiseSchedule, type NoiseScheduleOptions, noiseSchedule, noiseScheduleFromConfig, type PredictionType, snr } from "./diffusion/noise-schedule.js";
+export { type SampleOptions, Sampler, type SamplerOptions } from "./diffusion/sampler.js";
+export { unetDenoiser } from "./diffusion/unet-denoiser.js";
+export * from "./errors.js";
+export { compileGraph } from "./graph/compile.js";
+export { printProgram } from "./graph/print.js";
+export type { Program } from "./graph/program.js";
+export { type Executable, Session, type SessionOptions, type Trace } from "./graph/session.js";
+export { parseUNetConfig, type UNetConfig } from "./models/unet-config.js";
+export { UNet, type UNetCreateOptions, type UNetGradients, type UNetLoadOptions } from "./models/unet-model.js";
+export { LoraAdapter, type LoraOptions } from "./nn/lora.js";
+export { ParameterStore, Params } from "./nn/params.js";
+export { diffusionDpo } from "./objectives/diffusion-dpo.js";
+export { dspo } from "./objectives/dspo.js";
+export { dspoSdxl } from "./objectives/dspo-sdxl.js";
+export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
+export { sft } from "./objectives/sft.js";
+export { type DdimOptions, ddim, ddimFromConfig } from "./schedulers/ddim.js";
+export { type DdpmOptions, ddpm, ddpmFromConfig } from "./schedulers/ddpm.js";
+export type { Scheduler, SchedulerStep } from "./schedulers/scheduler.js";
+export type { TrainEvent } from "./train/events.js";
+export { constant, constantWithWarmup, cosine, cosineWithRestarts, type LearningRateSchedule, linear, polynomial } from "./train/lr-schedule.js";
+export { type AdamWOptions, adamW, type Optimizer } from "./train/optimizer.js";
+export { type PairBatch, type PairData, tensorPairs } from "./train/pair-data.js";
+export { withProgress } from "./train/progress.js";
+export type { Trainable } from "./train/trainable.js";
+export { PreferenceTrainer } from "./train/trainer.js";
+export type { TrainerOptions } from "./train/trainer-options.js";
+export { convert, type HostDType, type HostTensor, hostTensor } from "./util/host-tensor.js";

@@ -1,0 +1,48 @@
+// Memory errors, undefined behaviour and data races: native tests and sessions under sanitizers, built in build/sanitize. Expects compiled tests in build/ts.
+//   address,undefined   every program of native/test, and the addon inside Node with the tests named below
+//   thread              thread pool and sessions
+// Leaks are not looked for here (Node keeps what it keeps): test/integration/session-leaks.test.ts does that by counting.
+"use strict";
+const { execFileSync, spawnSync } = require("node:child_process");
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
+
+const root = path.join(__dirname, "..");
+const jobs = String(os.availableParallelism());
+const options = {
+  ASAN_OPTIONS: "detect_leaks=0:abort_on_error=1",
+  UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1",
+  TSAN_OPTIONS: "halt_on_error=1",
+};
+const nodeTests = ["integration/session", "unit/device", "ops/ops", "ops/errors"];
+
+function run(command, args, env = {}) {
+  console.log(`> ${[path.relative(root, command) || command, ...args].join(" ")}`);
+  const { status, signal } = spawnSync(command, args, { cwd: root, stdio: "inherit", env: { ...process.env, ...options, ...env } });
+  if (status === 0) return;
+  console.error(`sanitize: ${path.basename(command)} ended with ${signal ?? `status ${status}`}`);
+  process.exit(1);
+}
+
+function build(folder, settings, targets) {
+  run("cmake", ["-S", ".", "-B", folder, "-DATTUNE_CUDA=OFF", ...settings]);
+  run("cmake", ["--build", folder, "--parallel", jobs, "--target", ...targets]);
+}
+
+function runPrograms(folder, names) {
+  const programs = path.join(root, folder, "native-tests");
+  for (const name of names ?? fs.readdirSync(programs).sort()) run(path.join(programs, name), []);
+}
+
+build("build/sanitize/address", ["-DATTUNE_SANITIZE=address,undefined"], ["attune", "attune_native_tests"]);
+runPrograms("build/sanitize/address");
+const libasan = execFileSync("g++", ["-print-file-name=libasan.so"], { encoding: "utf8" }).trim();
+run(process.execPath, ["node_modules/jest/bin/jest.js", "--runInBand", "--testTimeout=600000", ...nodeTests], {
+  LD_PRELOAD: libasan,
+  ATTUNE_ADDON: path.join(root, "build/sanitize/address/Release/attune.node"),
+});
+
+build("build/sanitize/thread", ["-DATTUNE_SANITIZE=thread", "-DATTUNE_ISAS=generic"], ["thread_pool_test", "session_test"]);
+runPrograms("build/sanitize/thread", ["session_test", "thread_pool_test"]);
+console.log("sanitize: no complaint");

@@ -1,0 +1,79 @@
+/** The demo's model and runs, small: what is saved is what is loaded, a picture depends on its own seed alone, and a few steps prefer the preferred style. */
+
+import { mkdtempSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Alignment, alignModel } from "../../examples/emoji-align/align.js";
+import { loadDrawings } from "../../examples/emoji-align/drawings.js";
+import { createModel, loadModel, saveModel } from "../../examples/emoji-align/model.js";
+import { toImages, toTensor } from "../../examples/emoji-align/pixels.js";
+import { samplePictures } from "../../examples/emoji-align/sample.js";
+import { type Labels, syntheticLabels } from "../../examples/emoji-align/synthetic.js";
+import { Vocabulary } from "../../examples/emoji-align/vocabulary.js";
+import { type Device, openDevice } from "../../lib/device.js";
+import type { TrainEvent } from "../../lib/train/events.js";
+import { projectRoot } from "../support/goldens.js";
+
+const base = join(projectRoot, "examples", "emoji-align", "base");
+const folder = () => mkdtempSync(join(tmpdir(), "attune-emoji-"));
+let device: Device;
+beforeAll(async () => {
+  device = await openDevice("cpu");
+});
+
+test("pictures survive the way to a tensor and back", async () => {
+  const { drawings } = await loadDrawings({ cache: folder() });
+  const some = drawings.slice(0, 6).map(d => d.image);
+  expect(toImages(toTensor(some))).toEqual(some);
+});
+
+test("a saved model draws what the model drew, up to the rounding of its weights to half precision", async () => {
+  const vocabulary = Vocabulary.of(["red apple", "green apple"]);
+  const made = await createModel({ vocabulary, device, seed: 3 });
+  const path = folder();
+  await saveModel(made, path);
+  const loaded = await loadModel(path, device);
+  const again = folder();
+  await saveModel({ ...loaded, store: made.store, session: made.session }, again);
+  expect(readdirSync(path).sort()).toEqual(["scheduler", "unet", "words"]);
+  expect(readFileSync(join(again, "unet", "diffusion_pytorch_model.safetensors"))).toEqual(readFileSync(join(path, "unet", "diffusion_pytorch_model.safetensors")));
+  const options = { prompts: ["red apple"], seed: 1 };
+  const [a, b] = [await samplePictures(made, options), await samplePictures(loaded, options)];
+  const difference = a[0]!.data.reduce((sum, value, i) => sum + Math.abs(value - b[0]!.data[i]!), 0) / a[0]!.data.length;
+  expect(difference).toBeLessThan(255 * 2 ** -11 * 20); // half precision, carried through 20 steps
+  await made.close();
+  await loaded.close();
+});
+
+describe("with the committed base model", () => {
+  let labels: Labels;
+  let alignment: Alignment;
+  const events: TrainEvent[] = [];
+  beforeAll(async () => {
+    const drawings = await loadDrawings({ cache: folder() });
+    labels = syntheticLabels({ drawings, seed: 0, output: folder() });
+    const prompts = labels.heldOut.slice(0, 4).map(c => drawings.concepts[c]!);
+    const options = { base, device, pairs: labels.pairs, heldOutPairs: labels.heldOutPairs.slice(0, 16), prompts, steps: 12, seed: 0, sampleSeed: 1 };
+    alignment = await alignModel({ ...options, method: "dspo", onEvent: event => events.push(event) });
+  });
+
+  test("it is small enough to be committed", () => {
+    const size = (path: string): number => (statSync(path).isDirectory() ? readdirSync(path).reduce((sum, name) => sum + size(join(path, name)), 0) : statSync(path).size);
+    expect(size(base)).toBeLessThan(6e6);
+  });
+
+  test("a picture depends on its prompt, its place and the seed, not on its batch", async () => {
+    const model = await loadModel(base, device);
+    const many = Array.from({ length: 40 }, (_, i) => labels.pairs[i]!.prompt);
+    const all = await samplePictures(model, { prompts: many, seed: 5 });
+    expect((await samplePictures(model, { prompts: many.slice(0, 3), seed: 5 })).map(p => p.data)).toEqual(all.slice(0, 3).map(p => p.data));
+    await model.close();
+  });
+
+  test("a dozen steps are finite, prefer the colour drawings of held-out concepts, and draw", () => {
+    expect(alignment.steps.every(s => Number.isFinite(s.loss) && !s.skipped)).toBe(true);
+    expect(alignment.validations.at(-1)!.implicitAccuracy).toBeGreaterThan(0.6);
+    expect(alignment.pictures).toHaveLength(4);
+    expect(events.filter(e => e.type === "step")).toHaveLength(12);
+  });
+});
