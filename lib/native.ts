@@ -2,29 +2,34 @@
 
 import path from "node:path";
 import bindings from "bindings";
-import {
-  AbortedError,
-  AddonError,
-  type AttuneError,
-  ClosedError,
-  ConfigError,
-  DataError,
-  DeviceError,
-  NonFiniteError,
-  PlanError,
-  ProgramError,
-  ShapeError,
-} from "./errors.js";
+import { AbortedError, AddonError, ClosedError, ConfigError, DataError, DeviceError, NonFiniteError, PlanError, ProgramError, ShapeError } from "./errors.js";
 import type { Program } from "./graph/program.js";
+import type { Layout } from "./graph/tensor.js";
 
 export type Isa = "generic" | "avx2" | "avx512";
 export type TraceMode = "off" | "time" | "check";
 
-export interface NativeJob {
-  /** One ArrayBuffer per output port. */
-  readonly promise: Promise<ArrayBuffer[]>;
-  /** Asks the run to end; it then rejects with ERR_ABORTED. */
+export interface NativeJob<T> {
+  readonly promise: Promise<T>;
+  /** Asks the work to end; the promise then rejects with ERR_ABORTED. */
   cancel(): void;
+}
+
+/** A tensor of floats outside and in an arena. */
+export interface NativeTensorForm {
+  /** Outside. */
+  readonly dtype: string;
+  /** Outside: conv weights are [O, I, kh, kw]. */
+  readonly shape: readonly number[];
+  readonly layout: Layout;
+  readonly arenaDtype: string;
+}
+
+/** Such a tensor in an open file, from byte `offset` on; `path` is for errors. */
+export interface NativeSource extends NativeTensorForm {
+  readonly path: string;
+  readonly fd: number;
+  readonly offset: number;
 }
 
 export interface NativeMemory {
@@ -62,9 +67,11 @@ export interface NativeCuda extends NativeBackend {
 export interface Native {
   open(backend: "cpu", options: { threads: number; isa: Isa | ""; memoryLimit: number }): number;
   compile(session: number, program: Program): number;
-  run(session: number, program: number, inputs: readonly ArrayBufferView[], scalars: readonly number[]): NativeJob;
+  /** One ArrayBuffer per output port. */
+  run(session: number, program: number, inputs: readonly ArrayBufferView[], scalars: readonly number[]): NativeJob<ArrayBuffer[]>;
   write(session: number, arena: string, offset: number, data: ArrayBufferView): void;
-  read(session: number, arena: string, offset: number, bytes: number): Promise<ArrayBuffer>;
+  write(session: number, arena: string, offset: number, source: NativeSource): NativeJob<void>;
+  read(session: number, arena: string, offset: number, what: number | NativeTensorForm): Promise<ArrayBuffer>;
   memory(session: number): NativeMemory;
   trace(session: number, program: number, mode: TraceMode): { runs: number; nanoseconds: Float64Array };
   close(session: number): Promise<void>;
@@ -79,6 +86,8 @@ interface NativeFailure {
   readonly label?: string;
   readonly needed?: number;
   readonly available?: number;
+  readonly file?: string;
+  readonly offset?: number;
 }
 
 /** ATTUNE_CPU_ISA: the best instruction set that kernels may use, for tests and for comparing; "" sets no limit. */
@@ -138,24 +147,23 @@ export function callSite(below: (...args: never[]) => unknown): { readonly stack
   return at;
 }
 
-function fromNative(error: unknown): AttuneError | unknown {
+function fromNative(error: unknown): unknown {
   if (typeof error !== "object" || error === null || !("code" in error)) return error;
-  const { code, message, op, label, needed = 0, available = 0 } = error as NativeFailure;
+  const { code, message, op, label, needed = 0, available = 0, file, offset = 0 } = error as NativeFailure;
   switch (code) {
     case "ERR_ABORTED":
       return new AbortedError(message);
     case "ERR_CLOSED":
       return new ClosedError("the session");
-    case "ERR_CONFIG":
-      return new ProgramError(message, op, label);
     case "ERR_DATA":
-      return new DataError("program", message);
+      return file === undefined ? new DataError("program", message) : new DataError(file, message, { offset });
     case "ERR_DEVICE":
       return new DeviceError(message, op, label);
     case "ERR_MEMORY":
       return new PlanError(message, needed, available);
     case "ERR_NONFINITE":
       return new NonFiniteError(message, op, label);
+    case "ERR_CONFIG":
     case "ERR_PROGRAM":
       return new ProgramError(message, op, label);
     case "ERR_SHAPE":

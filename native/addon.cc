@@ -1,6 +1,7 @@
 // The nine functions that JavaScript sees; lib/native.ts types them. Each turns values into native ones, makes one call, and turns the result back.
 #include <napi.h>
-#include <unistd.h>
+
+#include <system_error>
 
 #include "core/cuda_object.h"
 #include "environment.h"
@@ -69,6 +70,14 @@ Napi::Array make_outputs(Napi::Env env, const Program& program, RunRequest* requ
   return buffers;
 }
 
+/// A promise and the function that asks its work to end: { promise, cancel() }.
+Napi::Object make_job(Napi::Env env, const Napi::Value& promise, const std::shared_ptr<std::atomic<bool>>& cancelled) {
+  Napi::Object job = Napi::Object::New(env);
+  job.Set("promise", promise);
+  job.Set("cancel", Napi::Function::New(env, [cancelled](const Info&) { cancelled->store(true); }, "cancel"));
+  return job;
+}
+
 /// run(session, program, inputs, scalars): { promise of one ArrayBuffer per output, cancel() }.
 Napi::Value run(const Info& info) {
   Napi::Env env = info.Env();
@@ -85,21 +94,45 @@ Napi::Value run(const Info& info) {
   const Napi::Array outputs = make_outputs(env, program, &request);
   const auto cancelled = std::make_shared<std::atomic<bool>>(false);
   const auto start = [&](Session::Done done) { session.run(index, std::move(request), cancelled, std::move(done)); };
-  Napi::Object job = Napi::Object::New(env);
-  job.Set("promise", Environment::of(env).promise(outputs, keep, start));
-  job.Set("cancel", Napi::Function::New(env, [cancelled](const Info&) { cancelled->store(true); }, "cancel"));
-  return job;
+  return make_job(env, Environment::of(env).promise(outputs, keep, start), cancelled);
 }
 
-/// write(session, arena, offset, view)
+/// write(session, arena, offset, source), a tensor of a file: { promise, cancel() }.
+Napi::Value load(const Info& info) {
+  Session& session = session_of(info);
+  const std::string arena = to_text(info[1], "arena");
+  const int64_t offset = to_integer(info[2], "offset");
+  const TensorForm form = to_form(info[3], "source");
+  session.require_tensor("load", arena, offset, form);
+  const auto file = to_file_range(info[3], form.outside_bytes(), "source");
+  const auto cancelled = std::make_shared<std::atomic<bool>>(false);
+  const auto start = [&](Session::Done done) { session.load(arena, offset, form, file, cancelled, std::move(done)); };
+  return make_job(info.Env(), Environment::of(info.Env()).promise(info.Env().Undefined(), {}, start), cancelled);
+}
+
+/// write(session, arena, offset, view): done when it returns, as far as JavaScript can see.
 Napi::Value write(const Info& info) {
+  if (info[3].IsObject() && !info[3].IsTypedArray() && !info[3].IsDataView()) return load(info);
   const Bytes bytes = to_bytes(info[3], "data");
   session_of(info).write(to_text(info[1], "arena"), to_integer(info[2], "offset"), bytes.data, bytes.size);
   return info.Env().Undefined();
 }
 
+/// read(session, arena, offset, form), a tensor in its outside form: a promise of an ArrayBuffer.
+Napi::Value store(const Info& info) {
+  Napi::Env env = info.Env();
+  Session& session = session_of(info);
+  const std::string arena = to_text(info[1], "arena");
+  const int64_t offset = to_integer(info[2], "offset");
+  const TensorForm form = to_form(info[3], "form");
+  session.require_tensor("read", arena, offset, form);
+  auto buffer = Napi::ArrayBuffer::New(env, size_t(form.outside_bytes()));
+  return Environment::of(env).promise(buffer, {}, [&](Session::Done done) { session.store(arena, offset, form, buffer.Data(), std::move(done)); });
+}
+
 /// read(session, arena, offset, bytes): a promise of an ArrayBuffer.
 Napi::Value read(const Info& info) {
+  if (info[3].IsObject()) return store(info);
   Napi::Env env = info.Env();
   Session& session = session_of(info);
   const std::string arena = to_text(info[1], "arena");
@@ -183,6 +216,8 @@ Napi::Value guarded(const Info& info) {
     return function(info);
   } catch (const Error& e) { throw to_js(info.Env(), e); } catch (const std::bad_alloc&) {
     throw to_js(info.Env(), Error("ERR_MEMORY", "the system refused memory"));
+  } catch (const std::system_error& e) {
+    throw to_js(info.Env(), Error("ERR_DEVICE", std::string("the system refused a thread: ") + e.what()));
   }
 }
 

@@ -7,6 +7,7 @@ namespace attune {
 namespace {
 
 constexpr double kMaxSafeInteger = 9007199254740991.0;  // 2^53 - 1
+constexpr int64_t kMaxElements = int64_t(1) << 44;      // bytes of which stay far from overflow
 
 [[noreturn]] void expected(const std::string& what, const char* kind) { throw Error("ERR_PROGRAM", what + ": expected " + kind); }
 
@@ -75,6 +76,12 @@ ProgramTensor to_tensor(const Napi::Value& value, const std::string& what) {
   return t;
 }
 
+DType to_float(const Napi::Value& value, const std::string& what) {
+  DType dtype;
+  if (!parse_dtype(to_text(value, what), &dtype) || dtype == DType::i32 || dtype == DType::u8) expected(what, "f64, f32, bf16 or f16");
+  return dtype;
+}
+
 Instruction to_instruction(const Napi::Value& value, const std::string& what) {
   const Napi::Object o = to_object(value, what);
   Instruction in;
@@ -130,6 +137,34 @@ Bytes to_bytes(const Napi::Value& value, const std::string& what) {
   return bytes;
 }
 
+TensorForm to_form(const Napi::Value& value, const std::string& what) {
+  const Napi::Object o = to_object(value, what);
+  TensorForm form;
+  form.outside = to_float(o.Get("dtype"), what + ".dtype");
+  form.inside = to_float(o.Get("arenaDtype"), what + ".arenaDtype");
+  const std::vector<int64_t> shape = to_ids(o.Get("shape"), what + ".shape");
+  const std::string layout = to_text(o.Get("layout"), what + ".layout");
+  int64_t elements = 1;
+  for (int64_t d : shape)
+    if (d < 0 || __builtin_mul_overflow(elements, d, &elements) || elements > kMaxElements) expected(what + ".shape", "a shape of less than 2^44 elements");
+  if (layout == "plain") {
+    form.columns = elements;
+  } else {  // [O, I, kh, kw], and [B, C, H, W] likewise: the second axis goes last
+    if (layout != "oihw" && layout != "bchw") expected(what + ".layout", "plain, oihw or bchw");
+    if (shape.size() != 4) expected(what + ".shape", "four axes");
+    form.outer = shape[0], form.rows = shape[1], form.columns = elements == 0 ? 0 : shape[2] * shape[3];
+  }
+  return form;
+}
+
+std::shared_ptr<FileRange> to_file_range(const Napi::Value& value, int64_t bytes, const std::string& what) {
+  const Napi::Object o = to_object(value, what);
+  const int64_t fd = to_integer(o.Get("fd"), what + ".fd"), offset = to_integer(o.Get("offset"), what + ".offset");
+  if (fd < 0 || fd > INT32_MAX) expected(what + ".fd", "a file descriptor");
+  if (offset < 0) expected(what + ".offset", "a position in a file");
+  return std::make_shared<FileRange>(to_text(o.Get("path"), what + ".path"), int(fd), offset, bytes);
+}
+
 TraceMode to_trace_mode(const Napi::Value& value) {
   const std::string mode = to_text(value, "trace mode");
   if (mode == "off") return TraceMode::off;
@@ -161,6 +196,7 @@ Napi::Error to_js(Napi::Env env, const Error& error) {
   e.Set("code", error.code);
   if (!error.op.empty()) e.Set("op", error.op);
   if (!error.label.empty()) e.Set("label", error.label);
+  if (!error.file.empty()) e.Set("file", error.file), e.Set("offset", double(error.offset));
   if (error.needed > 0) e.Set("needed", double(error.needed)), e.Set("available", double(error.available));
   return e;
 }

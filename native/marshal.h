@@ -21,6 +21,11 @@ Bytes to_bytes(const Napi::Value& value, const std::string& what);
 std::vector<double> to_doubles(const Napi::Value& value, const std::string& what);
 TraceMode to_trace_mode(const Napi::Value& value);
 
+/// A tensor as { dtype, shape } outside, { layout } and { arenaDtype }: lib/native.ts NativeTensorForm.
+TensorForm to_form(const Napi::Value& value, const std::string& what);
+/// The bytes of that tensor in { path, fd, offset }: lib/native.ts NativeSource.
+std::shared_ptr<FileRange> to_file_range(const Napi::Value& value, int64_t bytes, const std::string& what);
+
 /// A lib/graph/program.ts Program, structure checked; meaning is checked by check_program.
 Program to_program(const Napi::Value& value);
 

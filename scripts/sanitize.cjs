@@ -1,6 +1,6 @@
 // Memory errors, undefined behaviour and data races: native tests and sessions under sanitizers, built in build/sanitize. Expects compiled tests in build/ts.
 //   address,undefined   every program of native/test, and the addon inside Node with the tests named below
-//   thread              thread pool and sessions
+//   thread              thread pool, sessions, weights on their way to and from files
 // Leaks are not looked for here (Node keeps what it keeps): test/integration/session-leaks.test.ts does that by counting.
 "use strict";
 const { execFileSync, spawnSync } = require("node:child_process");
@@ -11,7 +11,7 @@ const path = require("node:path");
 const root = path.join(__dirname, "..");
 const jobs = String(os.availableParallelism());
 const options = {
-  ASAN_OPTIONS: "detect_leaks=0:abort_on_error=1",
+  ASAN_OPTIONS: "detect_leaks=0:abort_on_error=1:quarantine_size_mb=8",
   UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1",
   TSAN_OPTIONS: "halt_on_error=1",
 };
@@ -43,6 +43,6 @@ run(process.execPath, ["node_modules/jest/bin/jest.js", "--runInBand", "--testTi
   ATTUNE_ADDON: path.join(root, "build/sanitize/address/Release/attune.node"),
 });
 
-build("build/sanitize/thread", ["-DATTUNE_SANITIZE=thread", "-DATTUNE_ISAS=generic"], ["thread_pool_test", "session_test"]);
-runPrograms("build/sanitize/thread", ["session_test", "thread_pool_test"]);
+build("build/sanitize/thread", ["-DATTUNE_SANITIZE=thread", "-DATTUNE_ISAS=generic"], ["thread_pool_test", "session_test", "transfer_test"]);
+runPrograms("build/sanitize/thread", ["session_test", "thread_pool_test", "transfer_test"]);
 console.log("sanitize: no complaint");

@@ -23,7 +23,7 @@ export const methodSettings: {
   readonly [M in Method]: { readonly label: string; readonly objective: () => Objective; readonly setting: string; readonly learningRate: number };
 } = {
   sft: { label: "SFT", objective: sft, setting: "the preferred pictures alone", learningRate: 1e-4 },
-  dspo: { label: "DSPO", objective: () => dspo({ beta: 0.5 }), setting: "beta 0.5", learningRate: 1e-4 },
+  dspo: { label: "DSPO", objective: () => dspo({ beta: 0.9 }), setting: "beta 0.9", learningRate: 1e-4 },
   dpo: { label: "Diffusion-DPO", objective: () => diffusionDpo({ beta: 2000 }), setting: "beta 2000", learningRate: 1e-4 },
 };
 

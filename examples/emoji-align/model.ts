@@ -51,7 +51,7 @@ export const schedulerConfig = {
   beta_start: 0.00085,
   beta_end: 0.012,
   prediction_type: "epsilon",
-  clip_sample: true,
+  clip_sample: false,
   set_alpha_to_one: false,
   steps_offset: 1,
 };
@@ -72,15 +72,14 @@ export async function loadModel(folder: string, device: Device): Promise<EmojiMo
   declare(denoiser, store);
   wordStore.seal();
   const schedule = readSchedule(join(folder, "scheduler", "scheduler_config.json"));
-  return opened(device, { denoiser, store, vocabulary, schedule }, session => {
+  return opened(device, { denoiser, store, vocabulary, schedule }, async session => {
     for (const [target, ...path] of [
       [store, "unet", "diffusion_pytorch_model.safetensors"],
       [wordStore, "words", "model.safetensors"],
     ] as const) {
       const file = readSafetensors(join(folder, ...path));
       reserve(session, target);
-      loadWeights(session, target, file);
-      file.close();
+      await loadWeights(session, target, file).finally(() => file.close());
     }
   });
 }

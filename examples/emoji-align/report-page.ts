@@ -46,7 +46,7 @@ export function reportPage(content: ReportContent): string {
         sideBySide(...grids.map(grid => figure({ content: grid, description: gridCaption }))),
         paragraph(gridCaption),
       ),
-      section("What it gained and what it cost", sideBySide(results(content), tradeOff(content)), paragraph(reading(content))),
+      section("What it gained and what it cost", results(content), tradeOff(content), paragraph(reading(content))),
       section("Denoising error against the base model", ...bandSection(content)),
       section("While it trained", ...curves(content)),
       section("How it was made", ...method(content)),
@@ -77,7 +77,8 @@ function results({ columns, prefersColour }: ReportContent): Html {
   return table({ columns: ["", ...columns.map(c => c.name)], rows, caption: "With 95 % intervals; same prompts and same noise in every column." });
 }
 
-function tradeOff({ columns, colourCeiling }: ReportContent): Html {
+/** Both shares as bars: a method is good when the first rises and the second stays. */
+function tradeOff({ columns }: ReportContent): Html {
   const chart = barChart({
     title: "shares of coloured pictures and of pictures that show their concept, per model",
     groups: [
@@ -86,9 +87,8 @@ function tradeOff({ columns, colourCeiling }: ReportContent): Html {
     ],
     series: columns.map(({ name }, i) => ({ name, colour: i === 0 ? baseColour : i - 1 })),
     y: { label: "share of held-out prompts", min: 0, max: 1, format: percent },
-    marks: [{ y: colourCeiling, label: "coloured among the designer's colour drawings" }],
   });
-  return figure({ content: chart });
+  return figure({ content: chart, caption: "Gain on the left, cost on the right." });
 }
 
 function reading({ colourCeiling, heldOutPrompts, prefersColour }: ReportContent): Content {

@@ -6,7 +6,7 @@ import { ddim } from "../../lib/schedulers/ddim.js";
 import { conditionOf, type EmojiModel } from "./model.js";
 import { toImages } from "./pixels.js";
 
-const batch = 32;
+const largestBatch = 32;
 const steps = 20;
 const guidanceScale = 2;
 
@@ -22,8 +22,9 @@ export interface PictureOptions {
 export async function samplePictures(model: EmojiModel, { prompts, seed, signal, onProgress }: PictureOptions): Promise<Image[]> {
   const { session, denoiser, store, schedule, vocabulary } = model;
   const sampler = new Sampler({ session, denoiser, store, schedule });
-  const scheduler = ddim({ clip: 1 });
+  const scheduler = ddim(); // the clean estimate is not clamped: at high noise that would pull every picture's mean towards grey, and so its style towards lines
   const pictures: Image[] = [];
+  const batch = Math.min(largestBatch, prompts.length);
   const uncondition = conditionOf(vocabulary, Array(batch).fill(""));
   for (let first = 0; first < prompts.length; first += batch) {
     const some = prompts.slice(first, first + batch);

@@ -1,7 +1,8 @@
 /** Safetensors files: checked on opening, tensors read on demand, written whole or not at all.
  *  Reading is positional, not mapped: Node has no mmap, one from the addon would bring it into a room that must work without it, and every tensor is
  *  copied once anyhow (dtype, layout, device). A positional read goes from the page cache straight into the tensor's own memory, so the cost is that
- *  one copy, a file truncated under the reader is an error and not a SIGBUS, and WSL or network folders behave. */
+ *  one copy, a file truncated under the reader is an error and not a SIGBUS, and WSL or network folders behave. Weights of models are too much to be read on
+ *  this thread: `place(name)` says where a tensor lies, and Session.load reads it there. */
 
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { ClosedError, DataError } from "../errors.js";
@@ -17,7 +18,21 @@ export interface TensorFile {
   readonly tensors: ReadonlyMap<string, SafetensorsEntry>;
   /** Reads one tensor. Throws DataError if there is none of that name, or its dtype has no host form (BOOL, F8_*, ...). */
   tensor(name: string): HostTensor;
+  /** Where one tensor lies, as long as the file is open. Throws like `tensor`. */
+  place(name: string): TensorPlace;
   close(): void;
+}
+
+/** A tensor in an open file: dense, row-major, little-endian. */
+export interface TensorPlace {
+  readonly path: string;
+  /** What is read is this descriptor, whose header was checked; the path may name another file by then. */
+  readonly fd: number;
+  /** First byte. */
+  readonly offset: number;
+  readonly bytes: number;
+  readonly dtype: HostDType;
+  readonly shape: readonly number[];
 }
 
 /** Format's dtype of each host dtype that a file can hold. */
@@ -62,14 +77,19 @@ export class SafetensorsFile implements TensorFile, Disposable {
   }
 
   tensor(name: string): HostTensor {
+    const { fd, offset, dtype, shape } = this.place(name);
+    const host = hostTensor(dtype, shape);
+    readFully(fd, bytesOf(host), offset, this.source);
+    return host;
+  }
+
+  place(name: string): TensorPlace {
     if (this.#fd === undefined) throw new ClosedError(this.source);
     const entry = this.tensors.get(name);
     if (!entry) throw new DataError(this.source, `expected a tensor of this name, received a file of ${this.tensors.size} others`, { field: name });
     const dtype = hosted.get(entry.dtype);
     if (!dtype) throw new DataError(this.source, `expected one of ${[...hosted.keys()].join(", ")}, received ${entry.dtype}`, { field: `${name}.dtype` });
-    const host = hostTensor(dtype, entry.shape);
-    readFully(this.#fd, bytesOf(host), entry.begin, this.source);
-    return host;
+    return { path: this.source, fd: this.#fd, offset: entry.begin, bytes: entry.end - entry.begin, dtype, shape: entry.shape };
   }
 
   close(): void {

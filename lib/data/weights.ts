@@ -4,7 +4,6 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { DataError } from "../errors.js";
-import type { HostTensor } from "../util/host-tensor.js";
 import { parseStrictJson } from "../util/strict-json.js";
 import { readSafetensors, type TensorFile } from "./safetensors.js";
 import type { SafetensorsEntry } from "./safetensors-header.js";
@@ -29,12 +28,12 @@ function readShards(folder: string, index: string): TensorFile {
     for (const file of new Set(places.values())) shards.set(file, readSafetensors(join(folder, file)));
     const tensors = joinShards(index, places, shards);
     const metadata = new Map([...shards.values()].flatMap(shard => [...shard.metadata]));
-    const tensor = (name: string): HostTensor => {
+    const shardOf = (name: string): TensorFile => {
       const shard = shards.get(places.get(name) ?? "");
       if (!shard) throw new DataError(index, `expected a tensor of this name, received ${places.size} others`, { field: name });
-      return shard.tensor(name);
+      return shard;
     };
-    return { source: index, metadata, tensors, tensor, close };
+    return { source: index, metadata, tensors, tensor: name => shardOf(name).tensor(name), place: name => shardOf(name).place(name), close };
   } catch (error) {
     close();
     throw error;

@@ -2,11 +2,12 @@
  *  for longer than a copy. The only file of this floor that touches the native side. */
 
 import os from "node:os";
+import type { TensorPlace } from "../data/safetensors.js";
 import { AbortedError, ClosedError, ConfigError, ShapeError } from "../errors.js";
 import { callSite, guarded, guardedPromise, isaLimit, type NativeJob, type TraceMode } from "../native.js";
-import { convert, type HostTensor, hostTensorFromBytes, outsideShape, toInside, toOutside } from "../util/host-tensor.js";
+import { convert, type HostDType, type HostTensor, hostTensorFromBytes, outsideShape, toInside, toOutside } from "../util/host-tensor.js";
 import type { Program, ProgramPort, ProgramTensor } from "./program.js";
-import { sameShape } from "./tensor.js";
+import { type DType, type Layout, sameShape } from "./tensor.js";
 
 export interface SessionOptions {
   readonly backend: "cpu";
@@ -102,6 +103,39 @@ export class Session implements AsyncDisposable {
     guarded(addon => addon.write(this.#handle, arena, offset, data));
   }
 
+  /** Reads a tensor of a file into a persistent arena, on the session's thread and in its turn: converted to `dtype`, axes turned by `layout`.
+   *  The file may be closed at once. Aborting rejects with signal.reason; then, as after an error, the tensor holds what was read until there.
+   *  @throws DataError naming file and offset if the file does not give all its bytes; ProgramError if the tensor does not fit, or is not of floats. */
+  async load(
+    arena: string,
+    offset: number,
+    { path, fd, offset: position, dtype, shape }: TensorPlace,
+    { dtype: arenaDtype, layout, signal }: { readonly dtype: DType; readonly layout: Layout; readonly signal?: AbortSignal | undefined },
+  ): Promise<void> {
+    const at = callSite(this.load);
+    this.#requireOpen();
+    signal?.throwIfAborted();
+    const source = { path, fd, offset: position, dtype, shape, layout, arenaDtype };
+    const job = guarded(addon => addon.write(this.#handle, arena, offset, source));
+    await settled(job, at, signal);
+  }
+
+  /** A tensor of floats of a persistent arena, given by its dtype and shape there, in outside order and as `dtype`: converted on the session's thread.
+   *  @throws ProgramError if there is no such place in the arena. */
+  async readTensor(
+    arena: string,
+    offset: number,
+    inside: { readonly dtype: DType; readonly shape: readonly number[]; readonly layout: Layout },
+    dtype: HostDType = inside.dtype,
+  ): Promise<HostTensor> {
+    const at = callSite(this.readTensor);
+    this.#requireOpen();
+    const { layout, dtype: arenaDtype } = inside;
+    const shape = outsideShape(inside.shape, layout);
+    const bytes = guarded(addon => addon.read(this.#handle, arena, offset, { dtype, shape, layout, arenaDtype }));
+    return hostTensorFromBytes(dtype, shape, await guardedPromise(bytes, at));
+  }
+
   /** Copies bytes out of a persistent arena, after the runs that were started before. */
   async read(arena: string, offset: number, bytes: number): Promise<ArrayBuffer> {
     const at = callSite(this.read);
@@ -154,7 +188,7 @@ function machineMemory(): number {
   return Math.min(os.totalmem(), constrained > 0 ? constrained : Number.POSITIVE_INFINITY);
 }
 
-async function settled(job: NativeJob, at: { readonly stack?: string }, signal: AbortSignal | undefined): Promise<ArrayBuffer[]> {
+async function settled<T>(job: NativeJob<T>, at: { readonly stack?: string }, signal: AbortSignal | undefined): Promise<T> {
   const cancel = (): void => job.cancel();
   signal?.addEventListener("abort", cancel, { once: true });
   try {

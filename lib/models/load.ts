@@ -1,26 +1,48 @@
 /** Between checkpoint files and a session's arenas: names, dtypes and axis order are settled here and nowhere else.
- *  Nothing is written before every name, shape and dtype has been checked. */
+ *  Nothing is written before every name, shape and dtype has been checked; bytes are then moved on the session's thread, never on the event loop. */
 
 import type { DeferredTensor, TensorFile } from "../data/safetensors.js";
 import { DataError, WeightsError } from "../errors.js";
 import type { Session } from "../graph/session.js";
-import { byteSize, sameShape } from "../graph/tensor.js";
+import { sameShape } from "../graph/tensor.js";
 import type { ParameterEntry, ParameterStore } from "../nn/params.js";
-import { convert, type HostDType, type HostTensor, hostTensorFromBytes, outsideShape, toInside, toOutside } from "../util/host-tensor.js";
+import { convert, type HostDType, type HostTensor, outsideShape, toInside } from "../util/host-tensor.js";
 
-export interface LoadOptions {
+export interface MatchOptions {
   /** The parameter that a stored name stands for, or undefined for a tensor that is no parameter (buffers such as position ids). The same name by default. */
   readonly parameterOf?: (stored: string) => string | undefined;
 }
 
-/** Reads every parameter of the store from a file into the session, which already holds the store's arena.
- *  Throws WeightsError listing all that is missing, unexpected or mismatched; DataError if two stored names mean one parameter. */
-export function loadWeights(session: Session, store: ParameterStore, file: TensorFile, options: LoadOptions = {}): void {
-  for (const [entry, stored] of matchWeights(store, file, options)) writeParameter(session, store, entry, file.tensor(stored));
+/** How a load can be stopped and watched. */
+export interface LoadControl {
+  /** Stops within a fraction of a tensor. */
+  readonly signal?: AbortSignal | undefined;
+  /** After each tensor: bytes of the file that are read, and that will be. */
+  readonly onProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
+}
+
+/** Reads every parameter of the store from a file into the session, which already holds the store's arena. Aborted, or after an error of the file, it leaves
+ *  some parameters read and others as they were.
+ *  Throws WeightsError listing all that is missing, unexpected or mismatched; DataError if two stored names mean one parameter, or bytes cannot be read. */
+export async function loadWeights(
+  session: Session,
+  store: ParameterStore,
+  file: TensorFile,
+  { parameterOf, signal, onProgress }: MatchOptions & LoadControl = {},
+): Promise<void> {
+  const matched = [...matchWeights(store, file, parameterOf ? { parameterOf } : {})].map(([entry, stored]) => ({ entry, place: file.place(stored) }));
+  matched.sort((a, b) => (a.place.path === b.place.path ? a.place.offset - b.place.offset : a.place.path < b.place.path ? -1 : 1)); // as the disk has them
+  const total = matched.reduce((sum, { place }) => sum + place.bytes, 0);
+  let done = 0;
+  for (const { entry, place } of matched) {
+    await session.load(store.arena, entry.offset, place, { dtype: store.dtype, layout: entry.layout, signal });
+    done += place.bytes;
+    onProgress?.(done, total);
+  }
 }
 
 /** Every parameter with the stored tensor that it is read from. Touches no session: a model can be refused before memory is taken. */
-export function matchWeights(store: ParameterStore, file: TensorFile, { parameterOf = name => name }: LoadOptions = {}): ReadonlyMap<ParameterEntry, string> {
+export function matchWeights(store: ParameterStore, file: TensorFile, { parameterOf = name => name }: MatchOptions = {}): ReadonlyMap<ParameterEntry, string> {
   const found = new Map<ParameterEntry, string>();
   const unexpected: string[] = [];
   for (const stored of file.tensors.keys()) {
@@ -55,10 +77,9 @@ export function writeParameter(session: Session, store: ParameterStore, entry: P
   session.write(store.arena, entry.offset, toInside(convert(value, store.dtype), entry.layout).data);
 }
 
-/** Reads one parameter back, in checkpoint order and the store's dtype. */
-export async function readParameter(session: Session, store: ParameterStore, entry: ParameterEntry): Promise<HostTensor> {
-  const bytes = await session.read(store.arena, entry.offset, byteSize({ dtype: store.dtype, shape: entry.shape }));
-  return toOutside(hostTensorFromBytes(store.dtype, entry.shape, bytes), entry.layout);
+/** Reads one parameter back, in checkpoint order and a float dtype, the store's by default. */
+export function readParameter(session: Session, store: ParameterStore, entry: ParameterEntry, dtype: HostDType = store.dtype): Promise<HostTensor> {
+  return session.readTensor(store.arena, entry.offset, { dtype: store.dtype, shape: entry.shape, layout: entry.layout }, dtype);
 }
 
 /** The parameters of a store as writeSafetensors takes them, each read when it is written. `dtype` is that of the file, the store's by default. */
@@ -66,7 +87,7 @@ export function storedWeights(session: Session, store: ParameterStore, dtype: Ho
   const deferred = (entry: ParameterEntry): DeferredTensor => ({
     dtype,
     shape: outsideShape(entry.shape, entry.layout),
-    read: async () => convert(await readParameter(session, store, entry), dtype),
+    read: () => readParameter(session, store, entry, dtype),
   });
   return new Map([...store.entries.values()].map(entry => [entry.name, deferred(entry)]));
 }

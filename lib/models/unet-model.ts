@@ -15,7 +15,7 @@ import { type ParameterStore, Params } from "../nn/params.js";
 import { writeAtomically, writeFully } from "../util/atomic-file.js";
 import type { HostDType, HostTensor } from "../util/host-tensor.js";
 import { parseStrictJson } from "../util/strict-json.js";
-import { loadWeights, matchWeights, storedWeights } from "./load.js";
+import { type LoadControl, loadWeights, matchWeights, storedWeights } from "./load.js";
 import { readLora, writeLora } from "./lora-file.js";
 import type { UNetOptions } from "./unet.js";
 import { parseUNetConfig, type UNetConfig } from "./unet-config.js";
@@ -25,7 +25,7 @@ import { adaptUNet, declareUNet } from "./unet-parameters.js";
 /** Base name of the weights of every diffusers model folder. */
 const baseName = "diffusion_pytorch_model";
 
-export interface UNetLoadOptions {
+export interface UNetLoadOptions extends LoadControl {
   readonly device: Device;
   /** Dtype of weights and arithmetic, whatever the files hold: "f32" by default. */
   readonly dtype?: "f32" | "f64";
@@ -33,7 +33,7 @@ export interface UNetLoadOptions {
   readonly variant?: string;
 }
 
-export interface UNetCreateOptions extends Omit<UNetLoadOptions, "variant"> {
+export interface UNetCreateOptions extends Omit<UNetLoadOptions, "variant" | keyof LoadControl> {
   /** A whole number; the same seed gives the same weights on every backend. */
   readonly seed: number;
 }
@@ -55,6 +55,7 @@ export interface RunOptions extends UNetOptions {
 export class UNet implements AsyncDisposable {
   readonly #programs = new Map<string, Executable>();
   #adapter: LoraAdapter | undefined;
+  #adapting = false;
   #closed = false;
 
   private constructor(
@@ -64,15 +65,16 @@ export class UNet implements AsyncDisposable {
   ) {}
 
   /** Loads a diffusers folder: config.json and safetensors, whole, variant or sharded. Config and weights are checked before memory is taken.
-   *  Throws DataError, ConfigError (unsupported fields), WeightsError (missing, unexpected, mismatched). */
-  static async load(folder: string, { device, dtype, variant }: UNetLoadOptions): Promise<UNet> {
+   *  Throws DataError, ConfigError (unsupported fields), WeightsError (missing, unexpected, mismatched), the signal's reason. */
+  static async load(folder: string, { device, dtype, variant, signal, onProgress }: UNetLoadOptions): Promise<UNet> {
     const compute = checkDType("UNet.load", dtype);
+    signal?.throwIfAborted();
     const config = readUNetConfig(folder);
     const store = declareUNet(config, compute);
     const file = readWeights(folder, baseName, variant);
     try {
       matchWeights(store, file);
-      return await UNet.#open(config, store, device, session => loadWeights(session, store, file));
+      return await UNet.#open(config, store, device, session => loadWeights(session, store, file, { signal, onProgress }));
     } finally {
       file.close();
     }
@@ -130,11 +132,13 @@ export class UNet implements AsyncDisposable {
   }
 
   /** Puts the adapter of a file or folder on the model, in any of the key styles that diffusers, peft and kohya write. */
-  async loadLora(path: string, { strength = 1 }: { readonly strength?: number } = {}): Promise<void> {
+  async loadLora(path: string, { strength = 1, signal, onProgress }: { readonly strength?: number } & LoadControl = {}): Promise<void> {
     const modules = [...this.store.entries.keys()].flatMap(name => (name.endsWith(".weight") ? [name.slice(0, -".weight".length)] : []));
     const lora = readLora(path, modules);
     try {
-      await this.#adapt({ ...lora.options, strength }, store => loadWeights(this.session, store, lora.file, { parameterOf: lora.parameterOf }));
+      await this.#adapt({ ...lora.options, strength }, store =>
+        loadWeights(this.session, store, lora.file, { parameterOf: lora.parameterOf, signal, onProgress }),
+      );
     } finally {
       lora.file.close();
     }
@@ -148,10 +152,15 @@ export class UNet implements AsyncDisposable {
 
   async #adapt(options: LoraOptions, fill: (store: ParameterStore) => void | Promise<void>): Promise<void> {
     this.#checkOpen();
-    if (this.#adapter) throw new ConfigError("UNet", "the model", "one without an adapter", "one that has an adapter");
+    if (this.#adapter || this.#adapting) throw new ConfigError("UNet", "the model", "one without an adapter", "one that has an adapter");
     const adapter = adaptUNet(this.config, this.store, options);
-    reserve(this.session, adapter.store);
-    await fill(adapter.store);
+    this.#adapting = true; // two at once would fill the same arena
+    try {
+      reserve(this.session, adapter.store);
+      await fill(adapter.store);
+    } finally {
+      this.#adapting = false;
+    }
     this.#programs.clear();
     this.#adapter = adapter;
   }

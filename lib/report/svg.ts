@@ -113,7 +113,12 @@ export function barChart({ title, groups, series, y, marks = [] }: BarChart): Ht
     });
     return `${bars.join("")}<text x="${f(middle)}" y="${size.height - frame.bottom + 17}" text-anchor="middle">${escapeHtml(group.label)}</text>`;
   });
-  return svg(title, [horizontalLines(ys, py, y.label), ...body, ...marks.map(m => markLine(m, py)), legend(series.map((s, i) => ({ name: s.name, colour: s.colour ?? i })))]);
+  return svg(title, [
+    horizontalLines(ys, py, y.label),
+    ...body,
+    ...marks.map(m => markLine(m, py)),
+    legend(series.map((s, i) => ({ name: s.name, colour: s.colour ?? i }))),
+  ]);
 }
 
 interface Scale {

@@ -104,12 +104,12 @@ export class RunWeights {
     return Object.fromEntries(this.#saved().map(([name, store]) => [name, storedWeights(this.model.session, store)]));
   }
 
-  /** Takes the values of a checkpoint. Throws CheckpointError, WeightsError or DataError before anything is written. */
-  restore(checkpoint: Checkpoint): void {
+  /** Takes the values of a checkpoint. Throws CheckpointError, WeightsError or DataError before anything is written, DataError later only if a file changes. */
+  async restore(checkpoint: Checkpoint): Promise<void> {
     const files = this.#saved().map(([name, store]) => ({ store, file: readSafetensors(checkpoint.file(name)) }));
     try {
       for (const { store, file } of files) matchWeights(store, file);
-      for (const { store, file } of files) loadWeights(this.model.session, store, file);
+      for (const { store, file } of files) await loadWeights(this.model.session, store, file); // whole: weights half restored are of no run
     } finally {
       for (const { file } of files) file.close();
     }

@@ -107,7 +107,7 @@ export class PreferenceTrainer {
     if (resume) {
       const { checkpoint, warnings } = await this.#find(resume);
       yield* warnings;
-      if (checkpoint) this.#resume(checkpoint, this.#identity);
+      if (checkpoint) await this.#resume(checkpoint, this.#identity);
     }
     this.#programs = programs;
   }
@@ -137,9 +137,9 @@ export class PreferenceTrainer {
     return { checkpoint, warnings };
   }
 
-  #resume(checkpoint: Checkpoint, identity: RunIdentity): void {
+  async #resume(checkpoint: Checkpoint, identity: RunIdentity): Promise<void> {
     checkIdentity(checkpoint.state, identity, checkpoint.path);
-    this.#weights.restore(checkpoint);
+    await this.#weights.restore(checkpoint);
     const { step, updates, skippedSteps, skippedInARow } = checkpoint.state;
     this.#at = { step, updates, skippedSteps, skippedInARow };
     this.#saved = { step, path: checkpoint.path };

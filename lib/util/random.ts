@@ -1,6 +1,8 @@
 /** Seeded random numbers for everything outside programs: splits, shuffles, resampling. Philox4x32-10 (Salmon et al. 2011), the generator
  *  of the kernels, so that a draw is a function of (seed, stream, position) on every machine. */
 
+const { floor, imul } = Math; // bound once: a sandbox that intercepts globals makes every look-up slow
+
 /** Independent streams of one seed are told apart by a number or a name. */
 export class Random {
   readonly #key: readonly [number, number];
@@ -15,7 +17,7 @@ export class Random {
 
   /** 32 random bits. */
   bits(): number {
-    if (this.#lanes.length === 0) this.#lanes = philox4x32([this.#block >>> 0, Math.floor(this.#block++ / 2 ** 32), this.#stream, 0], this.#key);
+    if (this.#lanes.length === 0) this.#lanes = philox4x32([this.#block >>> 0, floor(this.#block++ / 2 ** 32), this.#stream, 0], this.#key);
     return this.#lanes.shift()!;
   }
 
@@ -61,7 +63,7 @@ export function philox4x32(counter: readonly number[], key: readonly number[]): 
 /** High and low word of a 32 x 32 bit product. */
 function multiply(a: number, b: number): [number, number] {
   const low = (a >>> 16) * (b & 0xffff) + ((a & 0xffff) * (b & 0xffff)) / 2 ** 16; // below 2^49, the fraction holds the low 16 bits: exact
-  return [((a >>> 16) * (b >>> 16) + Math.floor(((a & 0xffff) * (b >>> 16) + low) / 2 ** 16)) >>> 0, Math.imul(a, b) >>> 0];
+  return [((a >>> 16) * (b >>> 16) + floor(((a & 0xffff) * (b >>> 16) + low) / 2 ** 16)) >>> 0, imul(a, b) >>> 0];
 }
 
 /** FNV-1a. */

@@ -15,6 +15,8 @@ class Error : public std::runtime_error {
       : std::runtime_error(message), code(std::move(code)), op(std::move(op)), label(std::move(label)) {}
   std::string code, op, label;
   int64_t needed = 0, available = 0;  // bytes, of ERR_MEMORY
+  std::string file;                   // of ERR_DATA, where a file is at fault
+  int64_t offset = 0;                 // in that file
 };
 
 }  // namespace attune

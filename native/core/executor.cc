@@ -41,14 +41,23 @@ void Executor::run(Program& program, const RunRequest& request, const std::funct
   copy_outputs(program, request);
 }
 
+Transfer Executor::transfer(const TensorForm& form, const std::string& isa_limit) {
+  Transfer transfer(form, isa_limit, pool_, workspace_);
+  workspace_.get(size_t(transfer.stage_bytes()));
+  workspace_bytes_.store(int64_t(workspace_.size()), std::memory_order_relaxed);
+  return transfer;
+}
+
+char* Executor::arena(const std::string& name, int64_t bytes) {
+  Arena& arena = arenas_[name];
+  arena.grow(bytes);
+  return arena.data();
+}
+
 /// Gives every operand its address: arenas move when another program makes them grow.
 void Executor::bind(Program& program) {
   std::vector<char*> bases;
-  for (const ArenaSpec& spec : program.arenas) {
-    Arena& arena = arenas_[spec.name];
-    arena.grow(spec.bytes);
-    bases.push_back(arena.data());
-  }
+  for (const ArenaSpec& spec : program.arenas) bases.push_back(arena(spec.name, spec.bytes));
   const auto at = [&](int64_t id) -> void* {
     if (id < 0) return nullptr;
     const ProgramTensor& t = program.tensors[size_t(id)];

@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "program.h"
+#include "transfer.h"
 
 namespace attune {
 
@@ -28,7 +29,10 @@ class Executor {
   /// In mode time, nanoseconds holds one duration per instruction afterwards.
   void run(Program& program, const RunRequest& request, const std::function<bool()>& cancelled, std::vector<double>* nanoseconds);
 
-  Arenas& arenas() { return arenas_; }
+  /// The first byte of an arena that holds at least `bytes`; it grows if it must. Throws ERR_MEMORY.
+  char* arena(const std::string& name, int64_t bytes);
+  /// Moves tensors in and out of arenas with this executor's threads and workspace, which memory() then counts.
+  Transfer transfer(const TensorForm& form, const std::string& isa_limit);
   /// Bytes of kernel scratch memory; may be read from any thread.
   int64_t workspace_bytes() const { return workspace_bytes_.load(std::memory_order_relaxed); }
   int threads() const { return pool_.size(); }

@@ -34,14 +34,14 @@ ATTUNE_HOST_DEVICE Lanes block(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c
 /// fdlibm's.
 ATTUNE_HOST_DEVICE double minus_two_log(uint32_t a) {
   const double n = double(a) + 1.0;
-#ifdef __CUDACC__
+#ifdef __CUDA_ARCH__
   const uint64_t bits = uint64_t(__double_as_longlong(n));
 #else
   const uint64_t bits = __builtin_bit_cast(uint64_t, n);
 #endif
   const uint64_t mantissa = bits & 0xfffffffffffffu, halve = mantissa > 0x6a09e667f3bcdu ? 1u : 0u;  // m > sqrt 2
   const double e = double(int32_t(uint32_t(bits >> 52) + uint32_t(halve)) - 1055);                   // 1023, and 32 for the scale
-#ifdef __CUDACC__
+#ifdef __CUDA_ARCH__
   const double m = __longlong_as_double((long long)(mantissa | ((1023u - halve) << 52)));
 #else
   const double m = __builtin_bit_cast(double, mantissa | ((1023u - halve) << 52));

@@ -52,8 +52,8 @@ void Session::reserve(const Program& program) {
     e.needed = needed, e.available = options_.memory_limit;
     throw e;
   }
-  if (worker_.idle())  // refused memory is then reported here; a busy session reports it when the program runs
-    for (const auto& [name, bytes] : sizes) executor_->arenas()[name].grow(bytes);
+  if (worker_.idle())  // refused memory is then reported here; a busy session grows its arenas when they are used
+    for (const auto& [name, bytes] : sizes) executor_->arena(name, bytes);
   reserved_ = std::move(sizes);
 }
 
@@ -94,34 +94,57 @@ void Session::require_range(const char* what, const std::string& arena, int64_t 
                                    " bytes at offset " + std::to_string(offset));
 }
 
+void Session::require_tensor(const char* what, const std::string& arena, int64_t offset, const TensorForm& form) const {
+  require_range(what, arena, offset, form.inside_bytes());
+  if (const int64_t width = int64_t(dtype_size(form.inside)); offset % width != 0)
+    throw Error("ERR_PROGRAM", std::string(what) + " of arena \"" + arena + "\": expected an offset that is a multiple of " + std::to_string(width) +
+                                   ", received " + std::to_string(offset));
+}
+
 void Session::write(const std::string& arena, int64_t offset, const void* data, int64_t bytes) {
   require_range("write", arena, offset, bytes);
   if (bytes == 0) return;
+  const int64_t size = reserved_[arena];
   if (worker_.idle()) {
-    std::memcpy(executor_->arenas()[arena].data() + offset, data, size_t(bytes));
+    std::memcpy(executor_->arena(arena, size) + offset, data, size_t(bytes));
     return;
   }
   const char* from = static_cast<const char*>(data);
-  auto copy = std::make_shared<std::vector<char>>(from, from + bytes);
-  worker_.post([this, arena, offset, copy, size = reserved_[arena]] {
-    Arena& a = executor_->arenas()[arena];
+  worker_.post([this, arena, offset, size, copy = std::make_shared<std::vector<char>>(from, from + bytes)] {
     try {
-      a.grow(size);  // a program compiled while the worker was busy has reserved it, none has run in it
+      std::memcpy(executor_->arena(arena, size) + offset, copy->data(), copy->size());
     } catch (const Error&) {
-      return;  // the program that reserved it reports the refusal when it runs
+      // The system refused what a program reserved: that program says so when it runs.
     }
-    std::memcpy(a.data() + offset, copy->data(), copy->size());
   });
 }
 
 void Session::read(const std::string& arena, int64_t offset, int64_t bytes, void* out, Done done) {
   require_range("read", arena, offset, bytes);
-  worker_.post([this, arena, offset, bytes, out, size = reserved_[arena], done = std::move(done)] {
-    settle(done, [&] {
-      Arena& a = executor_->arenas()[arena];
-      a.grow(size);
-      if (bytes > 0) std::memcpy(out, a.data() + offset, size_t(bytes));
-    });
+  on_arena(arena, offset, std::move(done), [bytes, out](char* at) {
+    if (bytes > 0) std::memcpy(out, at, size_t(bytes));
+  });
+}
+
+void Session::load(const std::string& arena, int64_t offset, const TensorForm& form, std::shared_ptr<FileRange> file,
+                   std::shared_ptr<std::atomic<bool>> cancelled, Done done) {
+  require_tensor("load", arena, offset, form);
+  on_arena(arena, offset, std::move(done), [this, form, file = std::move(file), cancelled = std::move(cancelled)](char* at) {
+    const auto stop = [&] { return cancelled->load(std::memory_order_relaxed) || closing_.load(std::memory_order_relaxed); };
+    executor_->transfer(form, options_.isa_limit).load(*file, at, stop);
+  });
+}
+
+void Session::store(const std::string& arena, int64_t offset, const TensorForm& form, void* out, Done done) {
+  require_tensor("read", arena, offset, form);
+  on_arena(arena, offset, std::move(done), [this, form, out](char* at) {
+    executor_->transfer(form, options_.isa_limit).store(at, static_cast<char*>(out), [&] { return closing_.load(std::memory_order_relaxed); });
+  });
+}
+
+void Session::on_arena(const std::string& arena, int64_t offset, Done done, std::function<void(char*)> work) {
+  worker_.post([this, arena, offset, size = reserved_[arena], work = std::move(work), done = std::move(done)] {
+    settle(done, [&] { work(executor_->arena(arena, size) + offset); });
   });
 }
 

@@ -44,8 +44,16 @@ class Session {
 
   /// Throws ERR_PROGRAM unless [offset, offset + bytes) lies in that persistent arena; `what` begins the message.
   void require_range(const char* what, const std::string& arena, int64_t offset, int64_t bytes) const;
+  /// Throws ERR_PROGRAM unless a tensor of that form lies in the arena, at a whole element.
+  void require_tensor(const char* what, const std::string& arena, int64_t offset, const TensorForm& form) const;
   /// Copies bytes into a persistent arena: at once if the worker is idle, else by way of a copy. Throws ERR_PROGRAM if they do not fit.
   void write(const std::string& arena, int64_t offset, const void* data, int64_t bytes);
+  /// Reads a tensor of a file into a persistent arena, on the worker. Setting *cancelled ends it with ERR_ABORTED; ERR_DATA if the file does not give it
+  /// all. Either leaves what was read by then. Throws ERR_PROGRAM if it does not fit.
+  void load(const std::string& arena, int64_t offset, const TensorForm& form, std::shared_ptr<FileRange> file, std::shared_ptr<std::atomic<bool>> cancelled,
+            Done done);
+  /// Brings a tensor of a persistent arena into its outside form, on the worker; `out` stays valid until `done`.
+  void store(const std::string& arena, int64_t offset, const TensorForm& form, void* out, Done done);
   /// Copies bytes out of a persistent arena; `out` stays valid until `done`.
   void read(const std::string& arena, int64_t offset, int64_t bytes, void* out, Done done);
 
@@ -65,6 +73,8 @@ class Session {
   };
   Compiled& compiled(int index) const;
   void reserve(const Program& program);
+  /// Starts `work` on the worker, with the address in an arena that has grown to what is reserved.
+  void on_arena(const std::string& arena, int64_t offset, Done done, std::function<void(char*)> work);
   void run_on_worker(Compiled& compiled, const RunRequest& request, const std::atomic<bool>& cancelled, const Done& done);
 
   const Options options_;

@@ -52,6 +52,13 @@ struct ThreadPool::State {
   std::condition_variable opened, left;
   std::vector<std::thread> threads;
 
+  ~State() {
+    stop.store(true);
+    { std::lock_guard<std::mutex> lock(mutex); }
+    opened.notify_all();
+    for (std::thread& t : threads) t.join();
+  }
+
   void take_tasks(int thread) {
     for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
       try {
@@ -120,15 +127,10 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(int threads) : state_(new State), size_(threads < 1 ? 1 : threads) {
-  for (int i = 1; i < size_; i++) state_->threads.emplace_back([this, i] { state_->work(i); });
+  for (int i = 1; i < size_; i++) state_->threads.emplace_back([s = state_.get(), i] { s->work(i); });  // if the system refuses one, ~State ends the others
 }
 
-ThreadPool::~ThreadPool() {
-  state_->stop.store(true);
-  { std::lock_guard<std::mutex> lock(state_->mutex); }
-  state_->opened.notify_all();
-  for (std::thread& t : state_->threads) t.join();
-}
+ThreadPool::~ThreadPool() = default;
 
 void ThreadPool::run(int64_t tasks, const std::function<void(int64_t, int)>& fn) {
   if (tasks <= 0) return;

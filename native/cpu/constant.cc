@@ -18,8 +18,7 @@ void dispatch_with_int(DType t, Body&& body) {
 void constant_kernel(const OpArgs& args) {
   const auto& values = args.attrs.list("values");
   const int64_t n = args.out[0].numel();
-  if (int64_t(values.size()) != n)
-    throw Error("ERR_PROGRAM", "constant: expected " + std::to_string(n) + " values, received " + std::to_string(values.size()));
+  if (int64_t(values.size()) != n) throw Error("ERR_PROGRAM", "constant: expected " + std::to_string(n) + " values, received " + std::to_string(values.size()));
   dispatch_with_int(args.out[0].dtype, [&](auto tag) {
     using T = decltype(tag);
     T* y = args.out[0].as<T>();

@@ -52,9 +52,8 @@ void binary(const OpArgs& args, int64_t grain) {
     return;
   }
   parallel_ranges(args.pool, out.numel(), grain, [&](int64_t begin, int64_t end) {
-    walk_runs<2>(walk, begin, end, [&](int64_t n, int64_t at, const int64_t* position) {
-      binary_run<Op, T>(n, a + position[0], step_a, b + position[1], step_b, y + at);
-    });
+    walk_runs<2>(walk, begin, end,
+                 [&](int64_t n, int64_t at, const int64_t* position) { binary_run<Op, T>(n, a + position[0], step_a, b + position[1], step_b, y + at); });
   });
 }
 

@@ -9,7 +9,8 @@ namespace {
 void check_ids(const int32_t* ids, int64_t count, int64_t rows) {
   for (int64_t i = 0; i < count; i++)
     if (ids[i] < 0 || ids[i] >= rows)
-      throw Error("ERR_DATA", "embedding: expected ids in [0, " + std::to_string(rows) + "), received " + std::to_string(ids[i]) + " at position " + std::to_string(i));
+      throw Error("ERR_DATA",
+                  "embedding: expected ids in [0, " + std::to_string(rows) + "), received " + std::to_string(ids[i]) + " at position " + std::to_string(i));
 }
 
 void embedding_kernel(const OpArgs& args) {

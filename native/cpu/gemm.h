@@ -158,8 +158,9 @@ void gemm_rows_wide(const OpArgs& op, const RowsProblem<T>& g, const Panels<T>& 
 template <typename T, typename Fill, typename Pack>
 void gemm_rows(const OpArgs& op, const RowsProblem<T>& g, const Fill& fill, const Pack& pack) {
   const Panels<T> panels(g.n);
-  // Many columns and few rows: B outweighs A, so every task packs its own columns of B, block by block, and reads all of A.
-  if (g.rows <= 1024 && panels.count >= 8) gemm_rows_wide(op, g, panels, fill, pack);
+  // Many columns and few rows: B outweighs A, so every task packs its own columns of B, block by block, and reads all of A. A B of more than
+  // 16 million elements is never packed whole, which bounds the workspace.
+  if ((g.rows <= 1024 || g.n * g.k > (int64_t(1) << 24)) && panels.count >= 8) gemm_rows_wide(op, g, panels, fill, pack);
   else gemm_rows_tall(op, g, panels, fill, pack);
 }
 

@@ -12,8 +12,7 @@ template <typename T>
 struct AdamW {
   T beta1, beta2, eps, keep, step, root;
 
-  explicit AdamW(const OpArgs& args)
-      : beta1(T(args.attrs.number("beta1"))), beta2(T(args.attrs.number("beta2"))), eps(T(args.attrs.number("eps"))) {
+  explicit AdamW(const OpArgs& args) : beta1(T(args.attrs.number("beta1"))), beta2(T(args.attrs.number("beta2"))), eps(T(args.attrs.number("eps"))) {
     const auto slot = [&](const char* name) { return args.scalars[args.attrs.integer(name)]; };
     const double rate = slot("lr");
     keep = T(1.0 - rate * args.attrs.number("weightDecay"));
@@ -41,7 +40,7 @@ void adamw_kernel(const OpArgs& args) {
   dispatch(args.in[0].dtype, [&](auto tag) {
     using T = decltype(tag);
     const AdamW<T> adamw(args);
-    if (!std::isfinite(adamw.scale)) return; // a gradient that is not finite: NaN * 0 is NaN, so only writing nothing keeps param, m and v
+    if (!std::isfinite(adamw.scale)) return;  // a gradient that is not finite: NaN * 0 is NaN, so only writing nothing keeps param, m and v
     T *p = args.out[0].as<T>(), *m = args.out[1].as<T>(), *v = args.out[2].as<T>();
     const T* grad = args.in[1].as<const T>();
     parallel_ranges(args.pool, args.in[0].numel(), kGrain, [&](int64_t begin, int64_t end) { adamw.update(begin, end, p, grad, m, v); });

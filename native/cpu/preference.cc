@@ -62,7 +62,8 @@ void pair_sums_kernel(const OpArgs& args) {
 
 /// dprediction = (2 dE d + 2 dD d + 2 dP p + dC (d + p)) / N: D's second term does not hold the prediction.
 void pair_sums_vjp_kernel(const OpArgs& args) {
-  const double *dE = args.in[0].as<const double>(), *dD = args.in[1].as<const double>(), *dP = args.in[2].as<const double>(), *dC = args.in[3].as<const double>();
+  const double *dE = args.in[0].as<const double>(), *dD = args.in[1].as<const double>(), *dP = args.in[2].as<const double>(),
+               *dC = args.in[3].as<const double>();
   const int64_t rows = args.in[0].numel(), n = args.in[4].numel() / rows, chunks = ceil_div(n, kChunk);
   dispatch(args.out[0].dtype, [&](auto tag) {
     using T = decltype(tag);

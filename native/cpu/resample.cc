@@ -94,8 +94,7 @@ void avg_pool2d_kernel(const OpArgs& args) {
 /// Windows [first, last) of `count` that cover position i.
 struct Cover {
   int64_t first, last;
-  Cover(int64_t i, int64_t kernel, int64_t stride, int64_t count)
-      : first(i < kernel ? 0 : (i - kernel) / stride + 1), last(min_of(count, i / stride + 1)) {}
+  Cover(int64_t i, int64_t kernel, int64_t stride, int64_t count) : first(i < kernel ? 0 : (i - kernel) / stride + 1), last(min_of(count, i / stride + 1)) {}
 };
 
 void avg_pool2d_vjp_kernel(const OpArgs& args) {

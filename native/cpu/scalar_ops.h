@@ -5,39 +5,39 @@
 ATTUNE_CPU_BEGIN
 
 // name, expression of a and b
-#define ATTUNE_BINARY_OPS(X)                                                                                   \
-  X(add, a + b)                                                                                                \
-  X(sub, a - b)                                                                                                \
-  X(mul, a * b)                                                                                                \
-  X(div, a / b)                                                                                                \
-  X(maximum, (a > b) | (a != a) ? a : b)                                                                       \
-  X(minimum, (a < b) | (a != a) ? a : b)                                                                       \
-  X(greater, a > b ? T(1) : T(0))                                                                              \
-  X(silu_vjp, a * silu_slope(b))                                                                               \
-  X(gelu_vjp, a * gelu_slope(b))                                                                               \
-  X(gelu_tanh_vjp, a * gelu_tanh_slope(b))                                                                     \
-  X(quick_gelu_vjp, a * quick_gelu_slope(b))
+#define ATTUNE_BINARY_OPS(X)              \
+  X(add, a + b)                           \
+  X(sub, a - b)                           \
+  X(mul, a* b)                            \
+  X(div, a / b)                           \
+  X(maximum, (a > b) | (a != a) ? a : b)  \
+  X(minimum, (a < b) | (a != a) ? a : b)  \
+  X(greater, a > b ? T(1) : T(0))         \
+  X(silu_vjp, a* silu_slope(b))           \
+  X(gelu_vjp, a* gelu_slope(b))           \
+  X(gelu_tanh_vjp, a* gelu_tanh_slope(b)) \
+  X(quick_gelu_vjp, a* quick_gelu_slope(b))
 
 // name, expression of x
-#define ATTUNE_UNARY_OPS(X)                                                                                    \
-  X(neg, -x)                                                                                                   \
-  X(exp, math::exp(x))                                                                                         \
-  X(log, math::log(x))                                                                                         \
-  X(log1p, math::log1p(x))                                                                                     \
-  X(sqrt, std::sqrt(x))                                                                                        \
-  X(rsqrt, T(1) / std::sqrt(x))                                                                                \
-  X(square, x* x)                                                                                              \
-  X(abs, std::fabs(x))                                                                                         \
-  X(sigmoid, math::sigmoid(x))                                                                                 \
-  X(softplus, math::softplus(x))                                                                               \
-  X(tanh, math::tanh(x))                                                                                       \
-  X(relu, x < T(0) ? T(0) : x)                                                                                 \
-  X(silu, x / (T(1) + math::exp(-x)))                                                                          \
-  X(gelu, x* math::normal_cdf(x))                                                                              \
-  X(gelu_tanh, x* math::sigmoid(gelu_tanh_gate(x)))                                                            \
-  X(quick_gelu, x* math::sigmoid(T(1.702) * x))                                                                \
-  X(sin, std::sin(x))                                                                                          \
-  X(cos, std::cos(x))                                                                                          \
+#define ATTUNE_UNARY_OPS(X)                         \
+  X(neg, -x)                                        \
+  X(exp, math::exp(x))                              \
+  X(log, math::log(x))                              \
+  X(log1p, math::log1p(x))                          \
+  X(sqrt, std::sqrt(x))                             \
+  X(rsqrt, T(1) / std::sqrt(x))                     \
+  X(square, x* x)                                   \
+  X(abs, std::fabs(x))                              \
+  X(sigmoid, math::sigmoid(x))                      \
+  X(softplus, math::softplus(x))                    \
+  X(tanh, math::tanh(x))                            \
+  X(relu, x < T(0) ? T(0) : x)                      \
+  X(silu, x* math::sigmoid(x))                      \
+  X(gelu, x* math::normal_cdf(x))                   \
+  X(gelu_tanh, x* math::sigmoid(gelu_tanh_gate(x))) \
+  X(quick_gelu, x* math::sigmoid(T(1.702) * x))     \
+  X(sin, std::sin(x))                               \
+  X(cos, std::cos(x))                               \
   X(reciprocal, T(1) / x)
 
 /// sigmoid(x), and its slope sigmoid(x) sigmoid(-x): s (1 - s) would keep no digits of it where s is near 1, and x times it is a gradient.

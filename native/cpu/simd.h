@@ -50,7 +50,7 @@ ATTUNE_INLINE float log(float x) {
   p = p * f + 3.3333331174e-1f;
   p = p * f * z + e * -2.12194440e-4f - 0.5f * z;
   float y = f + p + e * 0.693359375f;
-  y = x < float_of(0x7f800000u) ? y : x;             // +inf, NaN
+  y = x < float_of(0x7f800000u) ? y : x;  // +inf, NaN
   y = x == 0.f ? float_of(0xff800000u) : y;
   return x < 0.f ? float_of(0x7fc00000u) : y;
 }
@@ -69,10 +69,26 @@ ATTUNE_INLINE float log1p(float x) {
 }
 ATTUNE_INLINE double log1p(double x) { return std::log1p(x); }
 
-template <typename T>
-ATTUNE_INLINE T sigmoid(T x) {
-  return T(1) / (T(1) + math::exp(-x));
+/// 1 / (1 + e^-x) from e^-abs(x), which never overflows and whose power of two is one factor: silu and its gradient spend their time here.
+ATTUNE_INLINE float sigmoid(float x) {
+  float a = std::fabs(x);
+  a = a > 86.f ? 86.f : a;
+  constexpr float kRound = 12582912.f;
+  const float biased = a * -1.44269504088896341f + kRound;
+  const float n = biased - kRound;
+  const float r = (n * -0.693359375f - a) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.f;
+  const float e = p * float_of((bits_of(biased) + 127u) << 23);  // kRound has no low bits: what is shifted is n + 127
+  const float s = 1.f / (1.f + e);
+  return x < 0.f ? e * s : s;
 }
+ATTUNE_INLINE double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
 template <typename T>
 ATTUNE_INLINE T softplus(T x) {

@@ -76,18 +76,18 @@ struct Tape {
 template <typename T>
 void execute(const Instruction& i, const double* constants, const T* const* x, T* y, int64_t n) {
   switch (i.opcode) {
-#define ATTUNE_BINARY_CASE(name, expression)                          \
-  case op_##name: {                                                   \
-    const T *a = x[i.a], *b = x[i.b];                                 \
+#define ATTUNE_BINARY_CASE(name, expression)                                                 \
+  case op_##name: {                                                                          \
+    const T *a = x[i.a], *b = x[i.b];                                                        \
     _Pragma("omp simd") for (int64_t k = 0; k < n; k++) y[k] = name##_op::apply(a[k], b[k]); \
-    break;                                                            \
+    break;                                                                                   \
   }
     ATTUNE_BINARY_OPS(ATTUNE_BINARY_CASE)
-#define ATTUNE_UNARY_CASE(name, expression)                           \
-  case op_##name: {                                                   \
-    const T* a = x[i.a];                                              \
+#define ATTUNE_UNARY_CASE(name, expression)                                            \
+  case op_##name: {                                                                    \
+    const T* a = x[i.a];                                                               \
     _Pragma("omp simd") for (int64_t k = 0; k < n; k++) y[k] = name##_op::apply(a[k]); \
-    break;                                                            \
+    break;                                                                             \
   }
     ATTUNE_UNARY_OPS(ATTUNE_UNARY_CASE)
     case op_constant: {

@@ -77,7 +77,26 @@ void check(const Case& c) {
            3 * forward + double(c.queries));
 }
 
+// Two keys with logits 0 and -x and values 0 and 1: y = e^-x / (1 + e^-x), which shows the exponential itself. It may be off by 1 ulp (2 roundoffs),
+// sum, reciprocal and product add 4; below e^-87.3 it may be 0.
+void check_exponential() {
+  const int64_t count = 5000;
+  Array q = random_array({1, count, 1}, 9);
+  for (double& x : q.values) x = double(float(44 * (x + 1)));
+  const Array k{{1, 2, 1}, {0, -1}}, v{{1, 2, 1}, {0, 1}};
+  std::vector<double> y, y_size, lse, lse_size;
+  for (double x : q.values) {
+    const double e = std::exp(-x);
+    y.push_back(e / (1 + e)), y_size.push_back(y.back() + 1.3e-38 / (6 * 0x1p-24));
+    lse.push_back(std::log1p(e)), lse_size.push_back(1);
+  }
+  Attrs attrs;
+  attrs.set("heads", 1.0), attrs.set("causal", false), attrs.set("scale", 1.0);
+  check_op("exponential", "attention", attrs, {&q, &k, &v}, {q.shape, {1, 1, count}}, {y, lse}, {y_size, lse_size}, 6);
+}
+
 int main() {
+  check_exponential();
   const Case cases[] = {
       {1, 1, 1, 1, 8, false, 0},      {2, 7, 7, 2, 16, false, 0},    {2, 7, 7, 2, 16, true, 0},     {1, 130, 77, 2, 40, false, 0}, {2, 64, 64, 4, 16, false, 0},
       {1, 200, 300, 1, 8, true, 0},   {1, 300, 200, 1, 8, true, 0},  {3, 5, 77, 2, 24, false, 2},   {2, 9, 130, 1, 160, false, 1}, {2, 33, 33, 2, 20, true, 2},

@@ -91,17 +91,17 @@ inline void expect(bool ok, const std::string& what) {
 }
 
 /// Runs the kernel on 1, 2 and 3 threads into copies of `out`: all the same bits. The result stays in `out`.
-inline void run_on_threads(const std::string& what, KernelFn fn, const Attrs& attrs, const Tensors& in, const Tensors& out, const std::vector<double>& scalars = {}) {
+inline void run_on_threads(const std::string& what, KernelFn fn, const Attrs& attrs, const Tensors& in, const Tensors& out,
+                           const std::vector<double>& scalars = {}) {
   for (const int threads : {3, 2}) {
     std::vector<Tensor> copies;
     for (const Tensor* t : out) copies.push_back(*t);
     Tensors to;
     for (Tensor& t : copies) to.push_back(&t);
     run(fn, attrs, in, to, scalars, threads);
-    if (threads == 3) {
-      run(fn, attrs, in, out, scalars, 1);
-    }
-    for (size_t i = 0; i < out.size(); i++) expect(copies[i].same_bits(*out[i]), what + ": output " + std::to_string(i) + " differs between 1 and " + std::to_string(threads) + " threads");
+    if (threads == 3) { run(fn, attrs, in, out, scalars, 1); }
+    for (size_t i = 0; i < out.size(); i++)
+      expect(copies[i].same_bits(*out[i]), what + ": output " + std::to_string(i) + " differs between 1 and " + std::to_string(threads) + " threads");
   }
 }
 

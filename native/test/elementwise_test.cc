@@ -69,10 +69,40 @@ void special_values() {
     const char* op;
     double x, y;
   } cases[] = {
-      {"exp", -inf, 0}, {"exp", inf, inf}, {"exp", 200, inf}, {"exp", -200, 0}, {"exp", nan, nan}, {"exp", -100, std::exp(-100.0)}, {"log", 0, -inf}, {"log", -1, nan}, {"log", inf, inf},
-      {"log", nan, nan}, {"log", 1e-42, std::log(double(1e-42f))}, {"log1p", 0, 0}, {"log1p", -1, -inf}, {"log1p", inf, inf}, {"log1p", -2, nan}, {"sigmoid", inf, 1}, {"sigmoid", -inf, 0},
-      {"sigmoid", nan, nan}, {"softplus", 1000, 1000}, {"softplus", -1000, 0}, {"softplus", nan, nan}, {"tanh", inf, 1}, {"tanh", -inf, -1}, {"tanh", nan, nan}, {"relu", nan, nan},
-      {"gelu", 100, 100}, {"gelu", -100, 0}, {"gelu", nan, nan}, {"silu", 1000, 1000}, {"silu", -1000, 0}, {"gelu_tanh", 100, 100}, {"gelu_tanh", -100, 0}, {"abs", -inf, inf}, {"rsqrt", 0, inf},
+      {"exp", -inf, 0},
+      {"exp", inf, inf},
+      {"exp", 200, inf},
+      {"exp", -200, 0},
+      {"exp", nan, nan},
+      {"exp", -100, std::exp(-100.0)},
+      {"log", 0, -inf},
+      {"log", -1, nan},
+      {"log", inf, inf},
+      {"log", nan, nan},
+      {"log", 1e-42, std::log(double(1e-42f))},
+      {"log1p", 0, 0},
+      {"log1p", -1, -inf},
+      {"log1p", inf, inf},
+      {"log1p", -2, nan},
+      {"sigmoid", inf, 1},
+      {"sigmoid", -inf, 0},
+      {"sigmoid", nan, nan},
+      {"softplus", 1000, 1000},
+      {"softplus", -1000, 0},
+      {"softplus", nan, nan},
+      {"tanh", inf, 1},
+      {"tanh", -inf, -1},
+      {"tanh", nan, nan},
+      {"relu", nan, nan},
+      {"gelu", 100, 100},
+      {"gelu", -100, 0},
+      {"gelu", nan, nan},
+      {"silu", 1000, 1000},
+      {"silu", -1000, 0},
+      {"gelu_tanh", 100, 100},
+      {"gelu_tanh", -100, 0},
+      {"abs", -inf, inf},
+      {"rsqrt", 0, inf},
   };
   for (const auto& c : cases)
     for (const auto& [isa, fn] : kernels_of(c.op)) {
@@ -143,9 +173,12 @@ void broadcasting() {
   const struct {
     const char* op;
     double (*f)(double, double);
-  } ops[] = {{"add", [](double a, double b) { return a + b; }},         {"sub", [](double a, double b) { return a - b; }},
-             {"mul", [](double a, double b) { return a * b; }},         {"div", [](double a, double b) { return a / b; }},
-             {"maximum", [](double a, double b) { return a > b ? a : b; }}, {"minimum", [](double a, double b) { return a < b ? a : b; }},
+  } ops[] = {{"add", [](double a, double b) { return a + b; }},
+             {"sub", [](double a, double b) { return a - b; }},
+             {"mul", [](double a, double b) { return a * b; }},
+             {"div", [](double a, double b) { return a / b; }},
+             {"maximum", [](double a, double b) { return a > b ? a : b; }},
+             {"minimum", [](double a, double b) { return a < b ? a : b; }},
              {"greater", [](double a, double b) { return a > b ? 1.0 : 0.0; }}};
   for (const auto& c : cases)
     for (const auto& op : ops)
@@ -166,7 +199,8 @@ void broadcasting() {
 void select_affine_clamp() {
   const Shape out = {3, 40, 6};
   for (const auto& [isa, fn] : kernels_of("select")) {
-    Tensor c(DType::f32, {3, 1, 1}, std::vector<double>{0, 1, -2}), a(DType::f32, out, gaussian(720, 1)), b(DType::f32, {6}, gaussian(6, 2)), y(DType::f32, out);
+    Tensor c(DType::f32, {3, 1, 1}, std::vector<double>{0, 1, -2}), a(DType::f32, out, gaussian(720, 1)), b(DType::f32, {6}, gaussian(6, 2)),
+        y(DType::f32, out);
     run_on_threads("select " + isa, fn, {}, {&c, &a, &b}, {&y});
     for (int64_t i = 0; i < 720; i++)
       if (y.get(i) != (i / 240 > 0 ? a.get(i) : b.get(i % 6))) return expect(false, "select " + isa + ": element " + std::to_string(i));

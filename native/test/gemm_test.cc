@@ -65,7 +65,7 @@ void check_linear(int64_t rows, int64_t n, int64_t k) {
 int main() {
   const int64_t products[][4] = {{1, 1, 1, 1}, {2, 3, 5, 7}, {3, 8, 48, 16}, {1, 9, 49, 257}, {2, 17, 64, 33}, {1, 65, 97, 300}, {1, 130, 3, 1030}, {1, 5, 400, 12}};
   for (const auto& p : products) check_matmul(p[0], p[1], p[2], p[3]);
-  const int64_t layers[][3] = {{1, 1, 1}, {2, 96, 32}, {1, 130, 300}, {4100, 5, 9}, {600, 40, 33}, {37, 500, 270}, {1030, 390, 17}};
+  const int64_t layers[][3] = {{1, 1, 1}, {2, 96, 32}, {1, 130, 300}, {4100, 5, 9}, {600, 40, 33}, {37, 500, 270}, {1030, 390, 17}, {1000, 400, 17}};
   for (const auto& l : layers) check_linear(l[0], l[1], l[2]);
   return finish("gemm_test");
 }

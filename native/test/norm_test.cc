@@ -14,7 +14,7 @@ struct Case {
   bool silu;
   double mean;  // of x, in standard deviations
 };
-const Case kCases[] = {{{2, 3, 5, 8}, 4, true, 0},     {{2, 3, 5, 8}, 8, false, 1},    {{1, 1, 1, 6}, 2, true, 0},      {{3, 16, 16, 32}, 8, true, 0.5},
+const Case kCases[] = {{{2, 3, 5, 8}, 4, true, 0},      {{2, 3, 5, 8}, 8, false, 1},   {{1, 1, 1, 6}, 2, true, 0},        {{3, 16, 16, 32}, 8, true, 0.5},
                        {{2, 40, 41, 30}, 3, true, 0.5}, {{2, 500, 96}, 32, false, -2}, {{1, 70, 70, 16}, 16, true, 3000}, {{1, 1200, 640}, 32, true, 0}};
 
 std::string name_of(const Case& c, const std::string& isa, DType t) {
@@ -53,7 +53,8 @@ void group_norm_forward(const Case& c, const std::string& isa, KernelFn fn, DTyp
       const double mu = double(sum / (pixels * size));
       each([&](int64_t i, int64_t) { squares += (x.get(i) - mu) * (x.get(i) - mu); });
       const double r = 1 / std::sqrt(double(squares / (pixels * size)) + 1e-5);
-      means.push_back(mu), rstds.push_back(r), mean_bound.push_back(8 * u * shift), rstd_bound.push_back((16 * u + 0x1p-53 * double(pixels * size) / 16) * r);  // sums of 16 in T, then one by one in double
+      means.push_back(mu), rstds.push_back(r), mean_bound.push_back(8 * u * shift),
+          rstd_bound.push_back((16 * u + 0x1p-53 * double(pixels * size) / 16) * r);  // sums of 16 in T, then one by one in double
       each([&](int64_t i, int64_t k) {
         const double normal = (x.get(i) - mu) * r, z = normal * gamma.get(k) + beta.get(k);
         expected[size_t(i)] = c.silu ? silu(z) : z;
@@ -73,7 +74,8 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 
 /// <dy, y(x + h v)> differentiated in h, for each differentiable input in turn, equals <dx, v>.
 template <typename Forward>
-void check_gradients(const std::string& what, const std::vector<Tensor*>& inputs, const std::vector<Tensor*>& grads, const std::vector<double>& dy, Forward forward) {
+void check_gradients(const std::string& what, const std::vector<Tensor*>& inputs, const std::vector<Tensor*>& grads, const std::vector<double>& dy,
+                     Forward forward) {
   for (size_t k = 0; k < inputs.size(); k++) {
     const Tensor before = *inputs[k];
     const auto v = gaussian(before.numel(), 40 + k);
@@ -86,7 +88,8 @@ void check_gradients(const std::string& what, const std::vector<Tensor*>& inputs
     *inputs[k] = before;
     const double noise = 1e-10 * std::sqrt(double(dy.size())) * 30;  // rounding of the two values over 2 h
     if (!(std::fabs(slope - product) <= 1e-6 * std::fabs(product) + noise + 1e-6))
-      expect(false, what + ": input " + std::to_string(k) + " changes the output by " + std::to_string(slope) + ", the gradient says " + std::to_string(product));
+      expect(false,
+             what + ": input " + std::to_string(k) + " changes the output by " + std::to_string(slope) + ", the gradient says " + std::to_string(product));
   }
 }
 
@@ -117,7 +120,8 @@ void group_norm_backward(const Case& c, const std::string& isa, KernelFn forward
       const double e = exact[size_t(k)].get(i);
       off += std::pow(e - rounded[size_t(k)].get(i), 2), size += e * e;
     }
-    expect(std::sqrt(double(off)) <= 32 * roundoff(DType::f32) * std::sqrt(double(size)) + 1e-6, name_of(c, isa, DType::f32) + " vjp: gradient " + std::to_string(k) + " is off");
+    expect(std::sqrt(double(off)) <= 32 * roundoff(DType::f32) * std::sqrt(double(size)) + 1e-6,
+           name_of(c, isa, DType::f32) + " vjp: gradient " + std::to_string(k) + " is off");
   }
 }
 

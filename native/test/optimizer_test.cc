@@ -24,7 +24,8 @@ void adamw(const std::string& isa, KernelFn fn, DType t, bool scaled) {
   Tensor p(t, {n}, gaussian(n, 1)), m(t, {n}, 0.0), v(t, {n}, 0.0), factor(DType::f64, {1}, scale);
   std::vector<real> exact_p, exact_m(size_t(n), 0), exact_v(size_t(n), 0);
   for (const double x : p.values()) exact_p.push_back(x);
-  const Attrs attrs = attributes({{"beta1", 0.9}, {"beta2", 0.999}, {"eps", eps}, {"weightDecay", decay}, {"lr", 2.0}, {"correction1", 0.0}, {"correction2", 1.0}});
+  const Attrs attrs =
+      attributes({{"beta1", 0.9}, {"beta2", 0.999}, {"eps", eps}, {"weightDecay", decay}, {"lr", 2.0}, {"correction1", 0.0}, {"correction2", 1.0}});
   for (int step = 1; step <= 4; step++) {
     Tensor grad(t, {n}, gaussian(n, 10 + uint64_t(step)));
     std::vector<real> g;
@@ -56,7 +57,8 @@ void flat_updates() {
       Tensor shadow = before;
       run(fn, attributes({{"decay", 1.0}}), {&shadow, &x}, {&shadow}, {7, 0.75}, 2);
       std::vector<double> expected, bound;
-      for (int64_t i = 0; i < n; i++) expected.push_back(0.75 * before.get(i) + 0.25 * x.get(i)), bound.push_back(3 * roundoff(t) * (std::fabs(before.get(i)) + std::fabs(x.get(i))));
+      for (int64_t i = 0; i < n; i++)
+        expected.push_back(0.75 * before.get(i) + 0.25 * x.get(i)), bound.push_back(3 * roundoff(t) * (std::fabs(before.get(i)) + std::fabs(x.get(i))));
       expect_within("ema " + isa, shadow.values(), expected, bound);
     }
     for (const auto& [isa, fn] : kernels_of("accumulate")) {

@@ -31,7 +31,8 @@ void box_muller_accuracy() {
     philox::box_muller(a, b, &z0, &z1);
     const double u1 = (double(a) + 1) / 4294967296.0, angle = 2 * 3.14159265358979323846 * (double(b) / 4294967296.0), radius = std::sqrt(-2 * std::log(u1));
     const double bound = 8 * 0x1p-53 * (radius + 1e-300) * (1 + angle);  // the reference's own angle is rounded
-    if (std::fabs(z0 - radius * std::cos(angle)) > bound || std::fabs(z1 - radius * std::sin(angle)) > bound) return expect(false, "box_muller(" + std::to_string(a) + ", " + std::to_string(b) + ") is off");
+    if (std::fabs(z0 - radius * std::cos(angle)) > bound || std::fabs(z1 - radius * std::sin(angle)) > bound)
+      return expect(false, "box_muller(" + std::to_string(a) + ", " + std::to_string(b) + ") is off");
   }
   double z0, z1;
   philox::box_muller(~0u, 5u, &z0, &z1);

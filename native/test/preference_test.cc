@@ -11,7 +11,8 @@ struct Problem {
   double distance;  // of the prediction from the reference
   bool reference;
 };
-const Problem kProblems[] = {{{2, 4, 4, 4}, 1, 1, true}, {{3, 6, 5, 4}, 3, 0.5, true}, {{2, 64, 48, 16}, 1, 1e-3, true}, {{2, 64, 48, 16}, 2, 1, true}, {{300, 2, 2, 1}, 2, 1, true}, {{2, 7, 3, 3}, 1, 1, false}};
+const Problem kProblems[] = {{{2, 4, 4, 4}, 1, 1, true},    {{3, 6, 5, 4}, 3, 0.5, true}, {{2, 64, 48, 16}, 1, 1e-3, true},
+                             {{2, 64, 48, 16}, 2, 1, true}, {{300, 2, 2, 1}, 2, 1, true}, {{2, 7, 3, 3}, 1, 1, false}};
 
 struct Inputs {
   Tensor prediction, target, reference;
@@ -23,7 +24,8 @@ struct Inputs {
 };
 
 std::string name_of(const Problem& p, const std::string& isa, DType t) {
-  return isa + " " + dtype_name(t) + " of " + std::to_string(p.shape[0]) + " samples, " + std::to_string(p.segments) + " segments" + (p.reference ? "" : ", no reference");
+  return isa + " " + dtype_name(t) + " of " + std::to_string(p.shape[0]) + " samples, " + std::to_string(p.segments) + " segments" +
+         (p.reference ? "" : ", no reference");
 }
 
 void forward(const Problem& p, const std::string& isa, KernelFn fn, DType t) {
@@ -31,7 +33,8 @@ void forward(const Problem& p, const std::string& isa, KernelFn fn, DType t) {
   const int64_t rows = p.shape[0] * p.segments, n = in.prediction.numel() / rows;
   std::vector<Tensor> sums(4, Tensor(DType::f64, {p.shape[0], p.segments}));
   const std::string what = "pair_sums " + name_of(p, isa, t);
-  run_on_threads(what, fn, attributes({{"segments", double(p.segments)}}), {&in.prediction, &in.target, p.reference ? &in.reference : nullptr}, {&sums[0], &sums[1], &sums[2], &sums[3]});
+  run_on_threads(what, fn, attributes({{"segments", double(p.segments)}}), {&in.prediction, &in.target, p.reference ? &in.reference : nullptr},
+                 {&sums[0], &sums[1], &sums[2], &sums[3]});
   for (int64_t row = 0; row < rows; row++) {
     real E = 0, R = 0, P = 0, C = 0;
     for (int64_t i = row * n; i < (row + 1) * n; i++) {
@@ -43,7 +46,9 @@ void forward(const Problem& p, const std::string& isa, KernelFn fn, DType t) {
       // worst case of sums in chunks of 16384 over two lanes, as the generic instruction set adds; for D, C the terms |d q| sum up to at most sqrt(E P)
       const real size = k == 0 ? E / n : k == 2 ? P / n : 2 * std::sqrt(E * P) / n + P / n;
       const double got = sums[size_t(k)].get(row);
-      if (!(std::fabs(got - expected[k]) <= 8300 * 0x1p-53L * size)) expect(false, what + ": output " + std::to_string(k) + " of row " + std::to_string(row) + " is " + std::to_string(got) + ", expected " + std::to_string(double(expected[k])));
+      if (!(std::fabs(got - expected[k]) <= 8300 * 0x1p-53L * size))
+        expect(false, what + ": output " + std::to_string(k) + " of row " + std::to_string(row) + " is " + std::to_string(got) + ", expected " +
+                          std::to_string(double(expected[k])));
     }
   }
 }
@@ -55,7 +60,8 @@ void backward(const Problem& p, const std::string& isa, KernelFn fn, DType t) {
   for (uint64_t k = 0; k < 4; k++) grads.emplace_back(DType::f64, std::vector<int64_t>{p.shape[0], p.segments}, gaussian(rows, 20 + k));
   Tensor dx(t, p.shape);
   const std::string what = "pair_sums_vjp " + name_of(p, isa, t);
-  run_on_threads(what, fn, attributes({{"segments", double(p.segments)}}), {&grads[0], &grads[1], &grads[2], &grads[3], &in.prediction, &in.target, p.reference ? &in.reference : nullptr}, {&dx});
+  run_on_threads(what, fn, attributes({{"segments", double(p.segments)}}),
+                 {&grads[0], &grads[1], &grads[2], &grads[3], &in.prediction, &in.target, p.reference ? &in.reference : nullptr}, {&dx});
   std::vector<double> expected, bound;
   for (int64_t i = 0; i < dx.numel(); i++) {
     const int64_t row = i / n;

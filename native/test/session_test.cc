@@ -144,6 +144,24 @@ static void arenas_grow_under_a_run() {
   expect(end.outcome.wait().empty() && std::memcmp(end.y, "the end.", 8) == 0, "a write reaches memory reserved during a run");
 }
 
+static void reserved_memory_is_there_without_a_run() {
+  gate.reset();
+  Session s({1, "", 64 << 20});
+  Run waiting;
+  waiting.start(s, s.compile(copy_program(true, 0, 64)));
+  gate.await_arrival();
+  s.compile(copy_program(false, 32 << 20, (32 << 20) + 8));
+  gate.release();
+  waiting.outcome.wait();
+  Outcome settled, read;
+  char got[8];
+  s.read("w", 0, 8, got, settled.done());
+  settled.wait();
+  s.write("w", 32 << 20, "the end.", 8);
+  s.read("w", 32 << 20, 8, got, read.done());
+  expect(read.wait().empty() && std::memcmp(got, "the end.", 8) == 0, "a write to an idle session reaches memory reserved during a run");
+}
+
 static void cancelled_runs_end() {
   gate.reset();
   Session s({1, "", 1 << 20});
@@ -214,6 +232,7 @@ int main() {
   expect(registered, "the test's kernels are registered");
   calls_take_effect_in_order();
   arenas_grow_under_a_run();
+  reserved_memory_is_there_without_a_run();
   cancelled_runs_end();
   close_waits_for_the_run();
   refusals();

@@ -10,10 +10,40 @@ enum Kind { kConstant, kBinary, kUnary, kSelect, kAffine, kClamp };
 const struct {
   const char* op;
   Kind kind;
-} kOps[] = {{"constant", kConstant}, {"add", kBinary}, {"sub", kBinary}, {"mul", kBinary}, {"div", kBinary}, {"maximum", kBinary}, {"minimum", kBinary}, {"greater", kBinary}, {"silu_vjp", kBinary},
-            {"gelu_vjp", kBinary}, {"gelu_tanh_vjp", kBinary}, {"quick_gelu_vjp", kBinary}, {"neg", kUnary}, {"exp", kUnary}, {"log", kUnary}, {"log1p", kUnary}, {"sqrt", kUnary}, {"rsqrt", kUnary},
-            {"square", kUnary}, {"abs", kUnary}, {"sigmoid", kUnary}, {"softplus", kUnary}, {"tanh", kUnary}, {"relu", kUnary}, {"silu", kUnary}, {"gelu", kUnary}, {"gelu_tanh", kUnary},
-            {"quick_gelu", kUnary}, {"sin", kUnary}, {"cos", kUnary}, {"reciprocal", kUnary}, {"select", kSelect}, {"affine", kAffine}, {"clamp", kClamp}};
+} kOps[] = {{"constant", kConstant},
+            {"add", kBinary},
+            {"sub", kBinary},
+            {"mul", kBinary},
+            {"div", kBinary},
+            {"maximum", kBinary},
+            {"minimum", kBinary},
+            {"greater", kBinary},
+            {"silu_vjp", kBinary},
+            {"gelu_vjp", kBinary},
+            {"gelu_tanh_vjp", kBinary},
+            {"quick_gelu_vjp", kBinary},
+            {"neg", kUnary},
+            {"exp", kUnary},
+            {"log", kUnary},
+            {"log1p", kUnary},
+            {"sqrt", kUnary},
+            {"rsqrt", kUnary},
+            {"square", kUnary},
+            {"abs", kUnary},
+            {"sigmoid", kUnary},
+            {"softplus", kUnary},
+            {"tanh", kUnary},
+            {"relu", kUnary},
+            {"silu", kUnary},
+            {"gelu", kUnary},
+            {"gelu_tanh", kUnary},
+            {"quick_gelu", kUnary},
+            {"sin", kUnary},
+            {"cos", kUnary},
+            {"reciprocal", kUnary},
+            {"select", kSelect},
+            {"affine", kAffine},
+            {"clamp", kClamp}};
 constexpr int kOpcodes = int(sizeof(kOps) / sizeof(kOps[0]));
 
 struct Program {
@@ -66,7 +96,8 @@ void check(const std::string& what, const Program& p, const std::string& isa, Ke
   for (Tensor& y : out) to.push_back(&y);
   run_on_threads(what, fn, p.attrs(), in, to);
   const std::vector<Tensor> expected = one_by_one(p, isa, t, shape, inputs);
-  for (size_t k = 0; k < out.size(); k++) expect(same_or_nan(out[k], expected[k]), what + " " + isa + " " + dtype_name(t) + ": output " + std::to_string(k) + " differs from its ops");
+  for (size_t k = 0; k < out.size(); k++)
+    expect(same_or_nan(out[k], expected[k]), what + " " + isa + " " + dtype_name(t) + ": output " + std::to_string(k) + " differs from its ops");
   if (inputs[0].shape != shape) return;
   to[0] = in[0];  // output 0 in the memory of input 0
   run(fn, p.attrs(), in, to);
@@ -100,7 +131,8 @@ void each_opcode() {
 }
 
 void random_programs() {
-  const std::vector<std::vector<Shape>> shapes = {{{5, 1000}, {1}, {1000}}, {{2, 30, 30, 4}, {2, 30, 30, 1}, {2, 1, 1, 4}, {4}}, {{40000}, {40000}}, {{1}, {1}}, {{7, 1}, {1, 9}}};
+  const std::vector<std::vector<Shape>> shapes = {
+      {{5, 1000}, {1}, {1000}}, {{2, 30, 30, 4}, {2, 30, 30, 1}, {2, 1, 1, 4}, {4}}, {{40000}, {40000}}, {{1}, {1}}, {{7, 1}, {1, 9}}};
   uint64_t state = 88172645463325252ull;
   const auto below = [&](int n) {
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
@@ -115,7 +147,8 @@ void random_programs() {
     for (int i = 0; i < length; i++) {
       const int opcode = below(kOpcodes);
       const bool constants = kOps[opcode].kind == kAffine || kOps[opcode].kind == kClamp;
-      p.add(opcode, inputs + below(registers - inputs), kOps[opcode].kind == kConstant ? below(5) : below(registers), constants ? below(5) : below(registers), constants ? below(5) : below(registers));
+      p.add(opcode, inputs + below(registers - inputs), kOps[opcode].kind == kConstant ? below(5) : below(registers), constants ? below(5) : below(registers),
+            constants ? below(5) : below(registers));
     }
     for (int k = 0; k < 1 + round % 3; k++) p.outputs.push_back(inputs + below(registers - inputs));
     const Shape out = in_shapes[0] == Shape{7, 1} ? Shape{7, 9} : in_shapes[0];
@@ -129,7 +162,8 @@ void random_programs() {
 
 /// A program that would touch memory outside its registers is refused.
 void bad_programs() {
-  const std::vector<std::vector<double>> bad = {{99, 1, 0, 0, 0}, {1, 0, 0, 0, 0}, {1, 32, 0, 0, 0}, {1, 1, 0, 40, 0}, {0, 1, 3, 0, 0}, {32, 1, 0, 0, 7}, {-1, 1, 0, 0, 0}, {31, 1, 0, 0, -1}};
+  const std::vector<std::vector<double>> bad = {{99, 1, 0, 0, 0}, {1, 0, 0, 0, 0},  {1, 32, 0, 0, 0}, {1, 1, 0, 40, 0},
+                                                {0, 1, 3, 0, 0},  {32, 1, 0, 0, 7}, {-1, 1, 0, 0, 0}, {31, 1, 0, 0, -1}};
   for (const auto& [isa, fn] : kernels_of("tape"))
     for (const auto& code : bad) {
       Program p;
@@ -138,9 +172,7 @@ void bad_programs() {
       bool refused = false;
       try {
         run(fn, p.attrs(), {&x}, {&y});
-      } catch (const Error& e) {
-        refused = e.code == "ERR_PROGRAM";
-      }
+      } catch (const Error& e) { refused = e.code == "ERR_PROGRAM"; }
       expect(refused, "tape " + isa + ": accepts opcode " + std::to_string(code[0]) + " with a bad operand");
     }
 }

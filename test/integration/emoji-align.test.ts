@@ -36,7 +36,9 @@ test("a saved model draws what the model drew, up to the rounding of its weights
   const again = folder();
   await saveModel({ ...loaded, store: made.store, session: made.session }, again);
   expect(readdirSync(path).sort()).toEqual(["scheduler", "unet", "words"]);
-  expect(readFileSync(join(again, "unet", "diffusion_pytorch_model.safetensors"))).toEqual(readFileSync(join(path, "unet", "diffusion_pytorch_model.safetensors")));
+  expect(readFileSync(join(again, "unet", "diffusion_pytorch_model.safetensors"))).toEqual(
+    readFileSync(join(path, "unet", "diffusion_pytorch_model.safetensors")),
+  );
   const options = { prompts: ["red apple"], seed: 1 };
   const [a, b] = [await samplePictures(made, options), await samplePictures(loaded, options)];
   const difference = a[0]!.data.reduce((sum, value, i) => sum + Math.abs(value - b[0]!.data[i]!), 0) / a[0]!.data.length;
@@ -58,7 +60,8 @@ describe("with the committed base model", () => {
   });
 
   test("it is small enough to be committed", () => {
-    const size = (path: string): number => (statSync(path).isDirectory() ? readdirSync(path).reduce((sum, name) => sum + size(join(path, name)), 0) : statSync(path).size);
+    const size = (path: string): number =>
+      statSync(path).isDirectory() ? readdirSync(path).reduce((sum, name) => sum + size(join(path, name)), 0) : statSync(path).size;
     expect(size(base)).toBeLessThan(6e6);
   });
 

@@ -1,8 +1,8 @@
 /** Sampling in the executor equals the same arithmetic on the host; a sample depends on its seed and its place in the set, not on the batch it was drawn in. */
 
-import { noiseSchedule } from "../../lib/diffusion/noise-schedule.js";
-import { Sampler, type SampleOptions } from "../../lib/diffusion/sampler.js";
 import type { Denoiser } from "../../lib/diffusion/denoiser.js";
+import { noiseSchedule } from "../../lib/diffusion/noise-schedule.js";
+import { type SampleOptions, Sampler } from "../../lib/diffusion/sampler.js";
 import { ConfigError } from "../../lib/errors.js";
 import { add, cast, mul, scale, sin } from "../../lib/graph/ops/elementwise.js";
 import { input } from "../../lib/graph/ops/leaf.js";
@@ -71,7 +71,11 @@ test("guidance mixes the two predictions", async () => {
 });
 
 test("seeds differ, repeats do not", async () => {
-  const [a, again, other] = [await sample({ condition: condition([1]) }), await sample({ condition: condition([1]) }), await sample({ condition: condition([1]), seed: 6 })];
+  const [a, again, other] = [
+    await sample({ condition: condition([1]) }),
+    await sample({ condition: condition([1]) }),
+    await sample({ condition: condition([1]), seed: 6 }),
+  ];
   expect([...a]).toEqual([...again]);
   expect([...a]).not.toEqual([...other]);
 });

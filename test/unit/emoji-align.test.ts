@@ -42,21 +42,20 @@ describe("annotator", () => {
 });
 
 describe("drawings", () => {
+  const cache = folder();
   let drawings: Drawings;
   beforeAll(async () => {
-    drawings = await loadDrawings({ cache: folder() });
+    drawings = await loadDrawings({ cache });
   });
 
   test("both styles of every concept, in the order of the names, the same from the cache", async () => {
-    const cache = folder();
     const pixels = (of: Drawings) => Buffer.concat(of.drawings.map(d => d.image.data)).toString("base64");
-    for (const again of [await loadDrawings({ cache }), await loadDrawings({ cache })]) {
-      expect(again.concepts).toEqual(drawings.concepts);
-      expect(pixels(again) === pixels(drawings)).toBe(true);
-    }
+    const again = await loadDrawings({ cache });
+    expect(again.concepts).toEqual(drawings.concepts);
+    expect(pixels(again) === pixels(drawings)).toBe(true);
+    expect(conceptNames().toSorted()).toEqual(conceptNames());
     expect(drawings.concepts).toHaveLength(conceptNames().length);
     expect(drawings.concepts.length).toBeGreaterThan(400);
-    expect(conceptNames().toSorted()).toEqual(conceptNames());
     expect(drawings.drawings.map(d => d.concept)).toEqual(Array.from({ length: 2 * drawings.concepts.length }, (_, i) => Math.floor(i / 2)));
   });
 
@@ -68,9 +67,9 @@ describe("drawings", () => {
 
   test("every drawing shows its own concept, and a blank page shows few", () => {
     const fidelity = new ConceptFidelity(drawings.drawings);
-    for (const { image, concept } of drawings.drawings.slice(0, 100)) expect(fidelity.shows(image, concept)).toBe(true);
+    expect(drawings.drawings.slice(0, 60).every(({ image, concept }) => fidelity.shows(image, concept))).toBe(true);
     const blank = drawings.concepts.filter((_, c) => fidelity.shows(flat(255, 255, 255), c));
-    expect(blank.length).toBeLessThanOrEqual(10);
+    expect(blank.length).toBeLessThanOrEqual(10); // ten drawings are the nearest
   });
 
   test("every concept fits the prompt, every word has an id above 0", () => {

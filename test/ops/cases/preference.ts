@@ -23,7 +23,7 @@ export const preferenceCases = settings.flatMap(({ shape, segments }) =>
         return [E, D, P, C];
       },
       reference: ([prediction, target, frozen]) => sums(prediction!, target!, frozen, segments),
-      roundings: 16,
+      roundings: 200, // D and C are sums of both signs, of which a hundredth may be left
       terms: shape.reduce((a, b) => a * b, 1),
     }),
   ),

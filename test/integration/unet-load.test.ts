@@ -1,0 +1,138 @@
+/** Loading a model: the weights of the file whatever its dtype or shards, progress, aborting, and an event loop that stays free. */
+
+import { copyFileSync, mkdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { readSafetensors, writeSafetensors } from "../../lib/data/safetensors.js";
+import { readWeights } from "../../lib/data/weights.js";
+import { type Device, openDevice } from "../../lib/device.js";
+import { DataError } from "../../lib/errors.js";
+import { loadWeights, readParameter } from "../../lib/models/load.js";
+import { UNet } from "../../lib/models/unet-model.js";
+import { convert, type HostTensor } from "../../lib/util/host-tensor.js";
+import { expectSame } from "../support/compare.js";
+import { goldenSet } from "../support/goldens.js";
+import { scratchFolder } from "../support/scratch.js";
+import { goldenConfig } from "../support/unet.js";
+
+const at = scratchFolder();
+const weightsName = "diffusion_pytorch_model.safetensors";
+const source = join(goldenSet("unet-sd-tiny"), "unet");
+const numbers = (t: HostTensor): Float64Array => convert(t, "f64").data as Float64Array;
+
+let device: Device;
+let opened: UNet[] = [];
+beforeAll(async () => {
+  device = await openDevice("cpu");
+});
+afterEach(async () => {
+  for (const model of opened) await model.close();
+  opened = [];
+});
+const keep = (model: UNet): UNet => {
+  opened.push(model);
+  return model;
+};
+
+function readAll(path: string): Map<string, HostTensor> {
+  const file = readSafetensors(path);
+  const weights = new Map([...file.tensors.keys()].map(name => [name, file.tensor(name)]));
+  file.close();
+  return weights;
+}
+
+/** A folder with the golden config and these weights, in two shards. */
+async function sharded(weights: ReadonlyMap<string, HostTensor>): Promise<string> {
+  mkdirSync(at("shards"));
+  copyFileSync(join(source, "config.json"), at("shards", "config.json"));
+  const places: Record<string, string> = {};
+  for (const shard of [0, 1]) {
+    const part = [...weights].filter((_, i) => i % 2 === shard);
+    for (const [name] of part) places[name] = `part-${shard}.safetensors`;
+    await writeSafetensors(at("shards", `part-${shard}.safetensors`), new Map(part));
+  }
+  writeFileSync(at("shards", `${weightsName}.index.json`), JSON.stringify({ metadata: {}, weight_map: places }));
+  return at("shards");
+}
+
+test("shards of mixed dtypes give every parameter the value of its tensor", async () => {
+  const dtypes = ["f16", "bf16", "f64", "f32"] as const;
+  const weights = new Map([...readAll(join(source, weightsName))].map(([name, value], i) => [name, convert(value, dtypes[i % 4]!)]));
+  const model = keep(await UNet.load(await sharded(weights), { device }));
+  for (const entry of model.store.entries.values())
+    expectSame(numbers(await readParameter(model.session, model.store, entry)), numbers(convert(weights.get(entry.name)!, "f32")), entry.name);
+});
+
+test("progress counts the bytes of the file, up to all of them", async () => {
+  const seen: [number, number][] = [];
+  const model = keep(await UNet.load(source, { device, onProgress: (done, total) => void seen.push([done, total]) }));
+  const bytes = [...readAll(join(source, weightsName)).values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+  expect(seen).toHaveLength(model.store.entries.size);
+  expect(seen.every(([done, total], i) => total === bytes && done > (seen[i - 1]?.[0] ?? 0))).toBe(true);
+  expect(seen.at(-1)).toEqual([bytes, bytes]);
+});
+
+test("aborting on the way rejects with the signal's reason; aborted before, nothing is opened", async () => {
+  const controller = new AbortController();
+  const reason = new Error("enough");
+  let calls = 0;
+  const onProgress = (): void => {
+    if (++calls === 3) controller.abort(reason);
+  };
+  await expect(UNet.load(source, { device, signal: controller.signal, onProgress })).rejects.toBe(reason);
+  expect(calls).toBe(3);
+  await expect(UNet.load(at("absent"), { device, signal: AbortSignal.abort("no") })).rejects.toBe("no");
+});
+
+test("an adapter whose load was aborted leaves the model as it was, ready for another", async () => {
+  const model = keep(await UNet.load(source, { device }));
+  await model.addLora({ rank: 2 }, { seed: 1 });
+  await model.saveLora(at("lora"));
+  const other = keep(await UNet.load(source, { device }));
+  const controller = new AbortController();
+  await expect(other.loadLora(at("lora"), { signal: controller.signal, onProgress: () => controller.abort("no") })).rejects.toBe("no");
+  expect(other.adapter).toBeUndefined();
+  const both = [other.loadLora(at("lora")), other.loadLora(at("lora"))];
+  await expect(both[1]).rejects.toThrow(/one without an adapter/);
+  await both[0];
+  expect(other.adapter!.rank).toBe(2);
+});
+
+test("a file that is cut while it is read names itself", async () => {
+  mkdirSync(at("cut"));
+  for (const name of ["config.json", weightsName]) copyFileSync(join(source, name), at("cut", name));
+  const file = readSafetensors(at("cut", weightsName));
+  const place = file.place("conv_out.weight");
+  file.close();
+  const cut = (): void => truncateSync(place.path, place.offset + 5);
+  const error = await UNet.load(at("cut"), { device, onProgress: cut }).catch((e: unknown) => e);
+  expect(error).toBeInstanceOf(DataError);
+  expect(error).toMatchObject({ file: place.path, where: { offset: place.offset + 5 } });
+  expect((error as DataError).message).toContain(`expected ${place.bytes} bytes, received 5 before the file ended`);
+});
+
+/** 58 million parameters. */
+const wide = { ...goldenConfig("unet-sd-tiny"), block_out_channels: [128, 256, 384, 384] };
+
+test("the 99th percentile of the loop's lag while 200 MB are loaded is under 50 ms", async () => {
+  const created = await UNet.create(wide, { device, seed: 1 });
+  await created.save(at("wide"), { dtype: "f16" }); // the form that costs most: converted and turned
+  await created.close();
+  const file = readWeights(at("wide"), "diffusion_pytorch_model");
+  const model = keep(await UNet.create(wide, { device, seed: 2 }));
+  const { store, session } = model;
+  expect(store.bytes).toBeGreaterThan(200e6);
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  const began = performance.now();
+  await loadWeights(session, store, file);
+  const seconds = (performance.now() - began) / 1000;
+  delay.disable();
+  file.close();
+  const [p99, max] = [delay.percentile(99) / 1e6, delay.max / 1e6];
+  console.log(
+    `${(store.bytes / 1e6).toFixed(0)} MB of weights loaded in ${seconds.toFixed(2)} s; event loop lag p99 ${p99.toFixed(1)} ms, max ${max.toFixed(1)} ms`,
+  );
+  expect(p99).toBeLessThan(50);
+  rmSync(at("wide"), { recursive: true });
+}, 120_000);
