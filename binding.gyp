@@ -18,7 +18,7 @@
       "defines": [
         "NAPI_VERSION=8", "NODE_ADDON_API_CPP_EXCEPTIONS_ALL", "NODE_ADDON_API_DISABLE_DEPRECATED", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
       ],
-      "ldflags": ["-Wl,--whole-archive", "-Wl,--exclude-libs,ALL"],
+      "ldflags": ["-Wl,--version-script=<(module_root_dir)/native/exports.map", "-Wl,--whole-archive"],
       "libraries": ["-Wl,--no-whole-archive", "-ldl", "-lpthread"],
       "conditions": [["target_arch=='x64'", {"dependencies": ["attune_cpu_avx2", "attune_cpu_avx512"]}]],
     },

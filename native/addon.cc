@@ -216,9 +216,7 @@ Napi::Value guarded(const Info& info) {
     return function(info);
   } catch (const Error& e) { throw to_js(info.Env(), e); } catch (const std::bad_alloc&) {
     throw to_js(info.Env(), Error("ERR_MEMORY", "the system refused memory"));
-  } catch (const std::system_error& e) {
-    throw to_js(info.Env(), Error("ERR_DEVICE", std::string("the system refused a thread: ") + e.what()));
-  }
+  } catch (const std::system_error& e) { throw to_js(info.Env(), Error("ERR_DEVICE", std::string("the system refused a thread: ") + e.what())); }
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {

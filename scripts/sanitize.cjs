@@ -1,7 +1,7 @@
 // Memory errors, undefined behaviour and data races: native tests and sessions under sanitizers, built in build/sanitize. Expects compiled tests in build/ts.
 //   address,undefined   every program of native/test, and the addon inside Node with the tests named below
 //   thread              thread pool, sessions, weights on their way to and from files
-// Leaks are not looked for here (Node keeps what it keeps): test/integration/session-leaks.test.ts does that by counting.
+// Leaks are not looked for here (Node keeps what it keeps): test/integration/session-lifetime.test.ts does that by counting.
 "use strict";
 const { execFileSync, spawnSync } = require("node:child_process");
 const fs = require("node:fs");

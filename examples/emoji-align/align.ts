@@ -24,7 +24,7 @@ export const methodSettings: {
 } = {
   sft: { label: "SFT", objective: sft, setting: "the preferred pictures alone", learningRate: 1e-4 },
   dspo: { label: "DSPO", objective: () => dspo({ beta: 0.9 }), setting: "beta 0.9", learningRate: 1e-4 },
-  dpo: { label: "Diffusion-DPO", objective: () => diffusionDpo({ beta: 2000 }), setting: "beta 2000", learningRate: 1e-4 },
+  dpo: { label: "Diffusion-DPO", objective: () => diffusionDpo({ beta: 2000 }), setting: "beta 2000", learningRate: 2e-5 },
 };
 
 export const training = { batchSize: 16, warmup: 10, conditionDropout: 0.1 } as const;
@@ -40,6 +40,8 @@ export interface AlignOptions {
   /** Held-out prompts to sample, one picture each. */
   readonly prompts: readonly string[];
   readonly steps: number;
+  /** Default: the method's. */
+  readonly learningRate?: number | undefined;
   readonly seed: number;
   readonly sampleSeed: number;
   readonly signal?: AbortSignal | undefined;
@@ -48,6 +50,7 @@ export interface AlignOptions {
 
 export interface Alignment {
   readonly method: Method;
+  readonly learningRate: number;
   readonly pictures: readonly Image[];
   readonly steps: readonly StepEvent[];
   /** Before the first step everything is 1 and 0.5 by definition; these are the evaluations after it. */
@@ -59,7 +62,8 @@ export interface Alignment {
 
 export async function alignModel(options: AlignOptions): Promise<Alignment> {
   const { method, base, device, pairs, heldOutPairs, prompts, steps, seed, sampleSeed, signal, onEvent } = options;
-  const { objective, learningRate } = methodSettings[method];
+  const { objective, learningRate: usual } = methodSettings[method];
+  const learningRate = options.learningRate ?? usual;
   const model = await loadModel(base, device);
   try {
     const { batchSize, warmup, conditionDropout } = training;
@@ -83,7 +87,7 @@ export async function alignModel(options: AlignOptions): Promise<Alignment> {
     }
     const of = <T extends TrainEvent["type"]>(type: T) => events.filter((event): event is Extract<TrainEvent, { type: T }> => event.type === type);
     const pictures = await samplePictures(model, { prompts, seed: sampleSeed, signal });
-    return { method, pictures, steps: of("step"), validations: of("validation"), warnings: of("warning"), seconds: of("done")[0]!.seconds };
+    return { method, learningRate, pictures, steps: of("step"), validations: of("validation"), warnings: of("warning"), seconds: of("done")[0]!.seconds };
   } finally {
     await model.close();
   }

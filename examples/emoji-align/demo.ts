@@ -33,6 +33,8 @@ export interface DemoRun {
   readonly device: Device;
   readonly method: Method;
   readonly steps: number;
+  /** Of the chosen method; the baseline keeps its own. Default: the method's. */
+  readonly learningRate: number | undefined;
   readonly seed: number;
   readonly output: string;
   readonly signal?: AbortSignal | undefined;
@@ -57,7 +59,16 @@ export async function runDemo(run: DemoRun): Promise<void> {
   const alignments: Alignment[] = [];
   for (const name of method === "sft" ? (["sft"] as const) : (["sft", method] as const)) {
     console.log(`aligning with ${methodSettings[name].label} (${methodSettings[name].setting})`);
-    alignments.push(await alignModel({ ...run, method: name, prompts, sampleSeed, onEvent: event => log.append({ method: name, ...event }) }));
+    alignments.push(
+      await alignModel({
+        ...run,
+        method: name,
+        learningRate: name === method ? run.learningRate : undefined,
+        prompts,
+        sampleSeed,
+        onEvent: event => log.append({ method: name, ...event }),
+      }),
+    );
   }
 
   const fidelity = new ConceptFidelity(drawings.drawings);

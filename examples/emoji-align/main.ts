@@ -29,7 +29,18 @@ async function main(args: readonly string[], signal: AbortSignal): Promise<void>
   const labels = own ? await ownLabels(options, { drawings, base, signal }) : syntheticLabels({ drawings, seed, output });
   console.log(labels.annotator);
   const steps = options.steps ?? (own ? defaultSteps.own : defaultSteps.synthetic);
-  await runDemo({ ...labels, drawings, base, device: await openDevice("auto"), method: options.method, steps, seed, output, signal });
+  await runDemo({
+    ...labels,
+    drawings,
+    base,
+    device: await openDevice("auto"),
+    method: options.method,
+    steps,
+    learningRate: options.learningRate,
+    seed,
+    output,
+    signal,
+  });
 }
 
 async function ownLabels(

@@ -34,13 +34,21 @@ export function readPairs({ file, side }: { file: string; side: number }): Prefe
     };
     const picture = (field: string) => {
       const path = resolve(dirname(file), text(field));
-      const image = overWhite(decodePng(readFileSync(path), path));
+      const image = overWhite(decodePng(readPicture(path, index), path));
       if (image.width !== side || image.height !== side)
         throw new DataError(path, `expected ${side} x ${side} pixels, received ${image.width} x ${image.height}`, { row: index, field });
       return image;
     };
     return { prompt: text("prompt"), chosen: picture("chosen"), rejected: picture("rejected") };
   });
+}
+
+function readPicture(path: string, row: number): Uint8Array {
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    throw new DataError(path, `expected a readable file, received ${(cause as NodeJS.ErrnoException).code}`, { row }, { cause });
+  }
 }
 
 /** Stores a picture under the hash of its content and returns its path relative to `folder`. */

@@ -163,8 +163,8 @@ function curves({ columns }: ReportContent): Content[] {
 
 function method({ columns, pairs, seed, device }: ReportContent): Content[] {
   const runs = columns.flatMap(({ alignment }) => (alignment ? [alignment] : []));
-  const rows = runs.map(({ method: name, steps }) => ({
-    cells: [methodSettings[name].label, methodSettings[name].setting, methodSettings[name].learningRate.toExponential(0), steps.length],
+  const rows = runs.map(({ method: name, learningRate, steps }) => ({
+    cells: [methodSettings[name].label, methodSettings[name].setting, learningRate.toExponential(0), steps.length],
   }));
   return [
     paragraph(

@@ -41,20 +41,37 @@ export class JsonLines implements Disposable {
   }
 }
 
-/** The rows of a file. A last line without its newline is a write that was cut off: it is left out. */
+/** The rows of a file. A last line that has no newline and is no whole object is a write that was cut off: it is left out.
+ *  Throws DataError naming the row, or the file that cannot be read. */
 export function readJsonLines(path: string): JsonRow[] {
-  const lines = readFileSync(path, "utf8").split("\n");
-  lines.pop();
-  return lines.filter(line => line.trim() !== "").map((line, row) => parse(line, path, row));
+  const lines = readText(path).split("\n");
+  const last = lines.length - 1; // what follows the last newline
+  return lines.flatMap((line, row) => {
+    if (line.trim() === "") return [];
+    const value = parsed(line);
+    if (isRow(value)) return [value];
+    if (row === last) return [];
+    throw new DataError(path, "expected a JSON object", { row });
+  });
 }
 
-function parse(line: string, path: string, row: number): JsonRow {
-  let value: unknown;
+function readText(path: string): string {
   try {
-    value = JSON.parse(line);
+    return readFileSync(path, "utf8");
   } catch (cause) {
-    throw new DataError(path, "not a JSON object", { row }, { cause });
+    throw new DataError(path, `expected a readable file, received ${(cause as NodeJS.ErrnoException).code}`, {}, { cause });
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new DataError(path, "not a JSON object", { row });
-  return value as JsonRow;
+}
+
+/** The value of a line, undefined where it is not JSON. */
+function parsed(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
+
+function isRow(value: unknown): value is JsonRow {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

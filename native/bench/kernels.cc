@@ -118,8 +118,7 @@ struct Bench {
   }
   /// FLOPs of the matrix products alone: 2 forward; 5 backward, the recomputed logits included.
   void attention(int64_t b, int64_t n, int64_t m, int64_t heads, int64_t dim) {
-    const std::string name =
-        std::to_string(b) + "x" + std::to_string(n) + "x" + std::to_string(m) + " h" + std::to_string(heads) + " d" + std::to_string(dim);
+    const std::string name = std::to_string(b) + "x" + std::to_string(n) + "x" + std::to_string(m) + " h" + std::to_string(heads) + " d" + std::to_string(dim);
     Attrs attrs;
     attrs.set("heads", double(heads)), attrs.set("causal", false);
     const std::vector<int64_t> q{b, n, heads * dim}, k{b, m, heads * dim}, lse{b, heads, n};

@@ -60,8 +60,8 @@ void multiply_transposed(const T* a, int64_t lda, T* c, int64_t ldc, int64_t row
   const Panels<T> panels(columns);
   for (int64_t p = 0; p < panels.count; p++)
     for (int64_t i = 0; i < rows; i += kTileRows)
-      cols_tile<T>({a + i, lda, packed + depth * panels.start(p), panels.width(p), depth, c + i * ldc + panels.start(p), ldc,
-                    int(min_of(kTileRows, rows - i)), panels.vector_count(p), panels.columns(p), true});
+      cols_tile<T>({a + i, lda, packed + depth * panels.start(p), panels.width(p), depth, c + i * ldc + panels.start(p), ldc, int(min_of(kTileRows, rows - i)),
+                    panels.vector_count(p), panels.columns(p), true});
 }
 /// Tokens [count, dim] as B of a product with depth dim (columns are tokens), or with depth count (columns are channels).
 template <typename T>
@@ -140,7 +140,8 @@ void attend(const Heads<T>& s, int64_t b, int64_t h, int64_t q0, int64_t rows, c
     multiply<T>(q_rows.row, s_rows.row, rows, s.dim, count, packed, false);
     for (int64_t i = 0; i < rows; i++) {
       T* row = scores + i * ld;
-      const T block_top = scale_and_mask<T>(row, visible(s, q0 + i, k0, count), score_ld<T>(count), s.scale, s.mask ? s.mask + b * s.mask_stride + k0 : nullptr);
+      const T block_top =
+          scale_and_mask<T>(row, visible(s, q0 + i, k0, count), score_ld<T>(count), s.scale, s.mask ? s.mask + b * s.mask_stride + k0 : nullptr);
       const T above = block_top > top[i] ? block_top : top[i];
       const T shift = above == -kInfinity<T> ? T(0) : above;
       const T fade = k0 == 0 ? T(0) : std::exp(top[i] - shift);

@@ -1,27 +1,14 @@
 // What this machine can do at most, measured by the same executor and threads that run the kernels: fused multiply-adds that never leave the registers.
 // Benchmarks divide by it; no model uses it.
-#include "cpu.h"
+#include "simd_vec.h"
 
 ATTUNE_CPU_BEGIN
 
-// 12 independent chains hide a latency of 4 cycles at 2 or 3 issues a cycle.
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
-constexpr int kChains = 12;
-
-template <typename T>
-struct Vector {
-  typedef T type __attribute__((vector_size(kVectorBytes)));
-};
+constexpr int kChains = 12;  // independent, to hide a latency of 4 cycles at 2 or 3 issues a cycle
 
 template <typename T>
 static T fma_chains(int64_t iterations) {
-  typedef typename Vector<T>::type V;
+  using V = Vec<T>;
   V acc[kChains];
   for (int c = 0; c < kChains; c++) acc[c] = V{} + T(c);
   const V a = V{} + T(0.999), b = V{} + T(0.001);

@@ -33,9 +33,7 @@ struct Slide {
   int64_t run() const { return kw * channels; }
   int64_t depth() const { return kh * run(); }
   /// True where no pixel looks outside the image.
-  bool inside() const {
-    return top <= 0 && left <= 0 && (grid_height - 1) * stride - top + kh <= height && (grid_width - 1) * stride - left + kw <= width;
-  }
+  bool inside() const { return top <= 0 && left <= 0 && (grid_height - 1) * stride - top + kh <= height && (grid_width - 1) * stride - left + kw <= width; }
 };
 
 /// The grid cut into tiles of at most `rows` pixels: whole images, else whole rows of one image, else part of one row.
@@ -76,9 +74,8 @@ void slide_product(const OpArgs& op, const Slide<T>& s, int64_t n, const T* bias
   const bool direct = s.inside();
   const int64_t band_rows = (tiling.rows - 1) * s.stride + s.kh, band_columns = (tiling.columns - 1) * s.stride + s.kw;
   const int64_t pitch = (direct ? s.width : band_columns) * s.channels, band = band_rows * band_columns * s.channels;
-  const RowsProblem<T> problem{tiling.count, tiling.pixels(), direct ? 0 : tiling.images * band, s.batch * s.grid_height * s.grid_width,
-                               n,            s.depth(),       s.run(),                           pitch,
-                               bias};
+  const RowsProblem<T> problem{
+      tiling.count, tiling.pixels(), direct ? 0 : tiling.images * band, s.batch * s.grid_height * s.grid_width, n, s.depth(), s.run(), pitch, bias};
   const auto fill = [&](int64_t tile, T* scratch, const T** a, T** c) {
     const int64_t x0 = tile % tiling.across * tiling.columns, columns = min_of(tiling.columns, s.grid_width - x0);
     const int64_t y0 = tile / tiling.across % tiling.down * tiling.rows, rows = min_of(tiling.rows, s.grid_height - y0);
@@ -107,7 +104,7 @@ void conv2d_kernel(const OpArgs& op) {
   const int64_t n = y.dim(3), pixels = y.dim(1) * y.dim(2);
   dispatch(y.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const Slide<T> slide{x.as<T>(), x.dim(0),      x.dim(1), x.dim(2), x.dim(3), y.dim(1),   y.dim(2),     weight.dim(1),
+    const Slide<T> slide{x.as<T>(),     x.dim(0), x.dim(1), x.dim(2), x.dim(3),  y.dim(1),   y.dim(2),     weight.dim(1),
                          weight.dim(2), g.stride, g.top,    g.left,   y.as<T>(), pixels * n, y.dim(2) * n, n};
     const T* w = weight.as<T>();
     const int64_t k = slide.depth();

@@ -20,7 +20,6 @@ constexpr int kTileRows = 4, kTileVectors = 2;  // 8 of 16, without fused multip
 #endif
 constexpr int64_t kBlockK = 384;  // steps of k summed in registers before C is touched
 
-
 /// n columns cut into panels of kTileVectors vectors, the last ones narrower by one vector where that leaves no sliver.
 template <typename T>
 struct Panels {
@@ -192,8 +191,7 @@ void gemm_rows_tall(const OpArgs& op, const RowsProblem<T>& g, const Panels<T>& 
     const int64_t first = panels.count * split / splits, last = panels.count * (split + 1) / splits;
     for (int64_t block = 0; block < blocks.count; block++) {
       const Walk walk(g.run, g.pitch, blocks.start(block), blocks.length(block));
-      for (int64_t p = first; p < last; p++)
-        rows_by_panel<T>(a, c, m, walk, panel_at(block, p), panels, p, block == 0 ? g.bias : nullptr, block > 0);
+      for (int64_t p = first; p < last; p++) rows_by_panel<T>(a, c, m, walk, panel_at(block, p), panels, p, block == 0 ? g.bias : nullptr, block > 0);
     }
   });
 }

@@ -47,7 +47,7 @@ struct Sigmoid {
 };
 template <typename T>
 ATTUNE_INLINE Sigmoid<T> sigmoid_with_slope(T x) {
-  const T e = math::exp(x < T(0) ? x : -x), large = T(1) / (T(1) + e), small = e * large;
+  const T e = math::exp_minus_abs(x), large = T(1) / (T(1) + e), small = e * large;
   return {x < T(0) ? small : large, small * large};
 }
 template <typename T>

@@ -98,9 +98,9 @@ void check_exponential() {
 int main() {
   check_exponential();
   const Case cases[] = {
-      {1, 1, 1, 1, 8, false, 0},      {2, 7, 7, 2, 16, false, 0},    {2, 7, 7, 2, 16, true, 0},     {1, 130, 77, 2, 40, false, 0}, {2, 64, 64, 4, 16, false, 0},
-      {1, 200, 300, 1, 8, true, 0},   {1, 300, 200, 1, 8, true, 0},  {3, 5, 77, 2, 24, false, 2},   {2, 9, 130, 1, 160, false, 1}, {2, 33, 33, 2, 20, true, 2},
-      {2, 6, 40, 3, 12, false, 3},    {1, 129, 513, 1, 33, false, 0}, {1, 1, 600, 2, 64, false, 1},
+      {1, 1, 1, 1, 8, false, 0},    {2, 7, 7, 2, 16, false, 0},     {2, 7, 7, 2, 16, true, 0},    {1, 130, 77, 2, 40, false, 0}, {2, 64, 64, 4, 16, false, 0},
+      {1, 200, 300, 1, 8, true, 0}, {1, 300, 200, 1, 8, true, 0},   {3, 5, 77, 2, 24, false, 2},  {2, 9, 130, 1, 160, false, 1}, {2, 33, 33, 2, 20, true, 2},
+      {2, 6, 40, 3, 12, false, 3},  {1, 129, 513, 1, 33, false, 0}, {1, 1, 600, 2, 64, false, 1},
   };
   for (const Case& c : cases) check(c);
   return finish("attention_test");

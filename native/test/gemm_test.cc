@@ -48,22 +48,19 @@ void check_linear(int64_t rows, int64_t n, int64_t k) {
   const Array x = random_array({rows, k}, 3), w = random_array({n, k}, 4), bias = random_array({n}, 5), dy = random_array({rows, n}, 6);
   const auto at = [](const Array& a, int64_t i, int64_t j) { return a.values[size_t(i * a.shape[1] + j)]; };
   const std::string label = std::to_string(rows) + "x" + std::to_string(n) + "x" + std::to_string(k);
-  Reference r = product(
-      rows, n, k, [&](int64_t i, int64_t l) { return at(x, i, l); }, [&](int64_t l, int64_t j) { return at(w, j, l); }, bias.values.data());
+  Reference r = product(rows, n, k, [&](int64_t i, int64_t l) { return at(x, i, l); }, [&](int64_t l, int64_t j) { return at(w, j, l); }, bias.values.data());
   check_op(label, "linear", {}, {&x, &w, &bias}, {{rows, n}}, {r.value}, {r.magnitude}, bound(k));
-  r = product(
-      rows, n, k, [&](int64_t i, int64_t l) { return at(x, i, l); }, [&](int64_t l, int64_t j) { return at(w, j, l); }, nullptr);
+  r = product(rows, n, k, [&](int64_t i, int64_t l) { return at(x, i, l); }, [&](int64_t l, int64_t j) { return at(w, j, l); }, nullptr);
   check_op(label + " no bias", "linear", {}, {&x, &w}, {{rows, n}}, {r.value}, {r.magnitude}, bound(k));
-  r = product(
-      rows, k, n, [&](int64_t i, int64_t l) { return at(dy, i, l); }, [&](int64_t l, int64_t j) { return at(w, l, j); }, nullptr);
+  r = product(rows, k, n, [&](int64_t i, int64_t l) { return at(dy, i, l); }, [&](int64_t l, int64_t j) { return at(w, l, j); }, nullptr);
   check_op(label, "linear_dx", {}, {&dy, &w}, {{rows, k}}, {r.value}, {r.magnitude}, bound(n));
-  r = product(
-      n, k, rows, [&](int64_t i, int64_t l) { return at(dy, l, i); }, [&](int64_t l, int64_t j) { return at(x, l, j); }, nullptr);
+  r = product(n, k, rows, [&](int64_t i, int64_t l) { return at(dy, l, i); }, [&](int64_t l, int64_t j) { return at(x, l, j); }, nullptr);
   check_op(label, "linear_dw", {}, {&dy, &x}, {{n, k}}, {r.value}, {r.magnitude}, bound(rows) + 32);
 }
 
 int main() {
-  const int64_t products[][4] = {{1, 1, 1, 1}, {2, 3, 5, 7}, {3, 8, 48, 16}, {1, 9, 49, 257}, {2, 17, 64, 33}, {1, 65, 97, 300}, {1, 130, 3, 1030}, {1, 5, 400, 12}};
+  const int64_t products[][4] = {{1, 1, 1, 1},    {2, 3, 5, 7},     {3, 8, 48, 16},    {1, 9, 49, 257},
+                                 {2, 17, 64, 33}, {1, 65, 97, 300}, {1, 130, 3, 1030}, {1, 5, 400, 12}};
   for (const auto& p : products) check_matmul(p[0], p[1], p[2], p[3]);
   const int64_t layers[][3] = {{1, 1, 1}, {2, 96, 32}, {1, 130, 300}, {4100, 5, 9}, {600, 40, 33}, {37, 500, 270}, {1030, 390, 17}, {1000, 400, 17}};
   for (const auto& l : layers) check_linear(l[0], l[1], l[2]);

@@ -1,6 +1,6 @@
 /** The demo's model and runs, small: what is saved is what is loaded, a picture depends on its own seed alone, and a few steps prefer the preferred style. */
 
-import { mkdtempSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Alignment, alignModel } from "../../examples/emoji-align/align.js";
@@ -11,11 +11,14 @@ import { samplePictures } from "../../examples/emoji-align/sample.js";
 import { type Labels, syntheticLabels } from "../../examples/emoji-align/synthetic.js";
 import { Vocabulary } from "../../examples/emoji-align/vocabulary.js";
 import { type Device, openDevice } from "../../lib/device.js";
+import { storedWeights } from "../../lib/models/load.js";
 import type { TrainEvent } from "../../lib/train/events.js";
+import { convert, type HostTensor } from "../../lib/util/host-tensor.js";
 import { projectRoot } from "../support/goldens.js";
 
 const base = join(projectRoot, "examples", "emoji-align", "base");
 const folder = () => mkdtempSync(join(tmpdir(), "attune-emoji-"));
+const bytes = ({ data }: HostTensor) => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 let device: Device;
 beforeAll(async () => {
   device = await openDevice("cpu");
@@ -27,22 +30,20 @@ test("pictures survive the way to a tensor and back", async () => {
   expect(toImages(toTensor(some))).toEqual(some);
 });
 
-test("a saved model draws what the model drew, up to the rounding of its weights to half precision", async () => {
+test("a saved model is loaded as it was, rounded to half precision", async () => {
   const vocabulary = Vocabulary.of(["red apple", "green apple"]);
   const made = await createModel({ vocabulary, device, seed: 3 });
   const path = folder();
   await saveModel(made, path);
-  const loaded = await loadModel(path, device);
-  const again = folder();
-  await saveModel({ ...loaded, store: made.store, session: made.session }, again);
   expect(readdirSync(path).sort()).toEqual(["scheduler", "unet", "words"]);
-  expect(readFileSync(join(again, "unet", "diffusion_pytorch_model.safetensors"))).toEqual(
-    readFileSync(join(path, "unet", "diffusion_pytorch_model.safetensors")),
-  );
-  const options = { prompts: ["red apple"], seed: 1 };
-  const [a, b] = [await samplePictures(made, options), await samplePictures(loaded, options)];
-  const difference = a[0]!.data.reduce((sum, value, i) => sum + Math.abs(value - b[0]!.data[i]!), 0) / a[0]!.data.length;
-  expect(difference).toBeLessThan(255 * 2 ** -11 * 20); // half precision, carried through 20 steps
+  const loaded = await loadModel(path, device);
+  expect(loaded.vocabulary.words).toEqual(vocabulary.words);
+  expect([...loaded.store.entries.keys(), "words.weight"].sort()).toEqual([...made.store.entries.keys()].sort());
+  const saved = storedWeights(made.session, made.store);
+  for (const [name, weight] of storedWeights(loaded.session, loaded.store)) {
+    const rounded = convert(convert(await saved.get(name)!.read(), "f16"), "f32");
+    expect([name, Buffer.compare(bytes(await weight.read()), bytes(rounded))]).toEqual([name, 0]);
+  }
   await made.close();
   await loaded.close();
 });
@@ -67,9 +68,11 @@ describe("with the committed base model", () => {
 
   test("a picture depends on its prompt, its place and the seed, not on its batch", async () => {
     const model = await loadModel(base, device);
-    const many = Array.from({ length: 40 }, (_, i) => labels.pairs[i]!.prompt);
+    const many = Array.from({ length: 40 }, () => labels.pairs[0]!.prompt);
     const all = await samplePictures(model, { prompts: many, seed: 5 });
-    expect((await samplePictures(model, { prompts: many.slice(0, 3), seed: 5 })).map(p => p.data)).toEqual(all.slice(0, 3).map(p => p.data));
+    const few = await samplePictures(model, { prompts: many.slice(0, 3), seed: 5 });
+    expect(few.map(p => [...p.data])).toEqual(all.slice(0, 3).map(p => [...p.data]));
+    expect(new Set(all.map(p => p.data.join())).size).toBe(40); // the second batch goes on where the first one ended
     await model.close();
   });
 

@@ -13,7 +13,7 @@ import { convert, type HostTensor } from "../../lib/util/host-tensor.js";
 import { expectSame } from "../support/compare.js";
 import { goldenSet } from "../support/goldens.js";
 import { scratchFolder } from "../support/scratch.js";
-import { goldenConfig } from "../support/unet.js";
+import { closedAfterTest, goldenConfig } from "../support/unet.js";
 
 const at = scratchFolder();
 const weightsName = "diffusion_pytorch_model.safetensors";
@@ -21,18 +21,10 @@ const source = join(goldenSet("unet-sd-tiny"), "unet");
 const numbers = (t: HostTensor): Float64Array => convert(t, "f64").data as Float64Array;
 
 let device: Device;
-let opened: UNet[] = [];
+const keep = closedAfterTest();
 beforeAll(async () => {
   device = await openDevice("cpu");
 });
-afterEach(async () => {
-  for (const model of opened) await model.close();
-  opened = [];
-});
-const keep = (model: UNet): UNet => {
-  opened.push(model);
-  return model;
-};
 
 function readAll(path: string): Map<string, HostTensor> {
   const file = readSafetensors(path);

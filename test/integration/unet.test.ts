@@ -10,7 +10,7 @@ import { convert, type HostTensor, hostTensor } from "../../lib/util/host-tensor
 import { expectClose, expectSame, norm } from "../support/compare.js";
 import { goldenSet } from "../support/goldens.js";
 import { scratchFolder } from "../support/scratch.js";
-import { goldenConfig, pseudoRandom, smallInputs } from "../support/unet.js";
+import { closedAfterTest, goldenConfig, pseudoRandom, smallInputs } from "../support/unet.js";
 
 const at = scratchFolder();
 const numbers = (t: HostTensor): Float64Array => convert(t, "f64").data as Float64Array;
@@ -18,19 +18,10 @@ const weightsName = "diffusion_pytorch_model.safetensors";
 const source = join(goldenSet("unet-sd-tiny"), "unet");
 
 let device: Device;
-let opened: UNet[] = [];
+const keep = closedAfterTest();
 beforeAll(async () => {
   device = await openDevice("cpu");
 });
-afterEach(async () => {
-  for (const model of opened) await model.close();
-  opened = [];
-});
-
-const keep = (model: UNet): UNet => {
-  opened.push(model);
-  return model;
-};
 const load = async (folder = source, dtype: "f32" | "f64" = "f32"): Promise<UNet> => keep(await UNet.load(folder, { device, dtype }));
 
 /** A copy of the model's folder whose weights went through `change`. */

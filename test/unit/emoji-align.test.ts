@@ -118,12 +118,23 @@ describe("pair files", () => {
     writeFileSync(file, '{"prompt": "a", "chosen": 3}\n');
     expect(() => readPairs({ file, side })).toThrow(DataError);
     expect(() => readPairs({ file, side })).toThrow(/row 0.*chosen to be a string/);
+    writeFileSync(file, '{"prompt": "a", "chosen": "nowhere.png", "rejected": "nowhere.png"}');
+    expect(() => readPairs({ file, side })).toThrow(/nowhere\.png \(row 0\): expected a readable file, received ENOENT/);
   });
 });
 
 describe("arguments", () => {
   test("defaults", () => {
-    expect(parseCli([])).toEqual({ command: "align", method: "dspo", steps: undefined, seed: 0, output: "runs/demo", pairs: undefined, annotate: undefined });
+    expect(parseCli([])).toEqual({
+      command: "align",
+      method: "dspo",
+      steps: undefined,
+      learningRate: undefined,
+      seed: 0,
+      output: "runs/demo",
+      pairs: undefined,
+      annotate: undefined,
+    });
     expect(parseCli(["pretrain"]).command).toBe("pretrain");
     expect(parseCli(["--annotate"]).annotate).toBe(40);
     expect(parseCli(["--method", "dpo", "--steps", "20", "--seed", "3", "--output", "x", "--annotate", "--count", "12"])).toMatchObject({
@@ -143,6 +154,7 @@ describe("arguments", () => {
     ["dance"],
     ["align", "now"],
     ["--count", "9"],
+    ["--learning-rate", "-1"],
     ["--annotate", "--pairs", "a.jsonl"],
   ])("%s %s is refused", (...args) => {
     expect(() => parseCli(args)).toThrow(ConfigError);

@@ -63,8 +63,8 @@ describe("files of other writers", () => {
 
 describe("every filter", () => {
   // One row per filter, the same pixel row below the same row: the filtered bytes are written out by hand from the specification.
-  const up = [10, 20, 30, 40];
-  const row = [15, 18, 33, 250];
+  const up = [20, 25, 30, 40]; // second pixel: the Paeth distances to left and corner are equal
+  const row = [10, 18, 33, 250];
   const paeth = (a: number, b: number, c: number) => {
     const p = a + b - c;
     const [pa, pb, pc] = [Math.abs(p - a), Math.abs(p - b), Math.abs(p - c)];
