@@ -31,6 +31,8 @@ export interface OpCase {
   readonly roundings?: number;
   /** Terms of the longest sum, forward or backward; 1 by default. */
   readonly terms?: number;
+  /** For ops that sum in f64 whatever their inputs: sum of absolute terms over the absolute sum, by which the roundings of the sum grow; 1 by default. */
+  readonly cancellation?: number;
 }
 
 /** What float32 may lose against float64, relative L2. A sum of n random terms formed one after the other loses about sqrt(n) / 3 roundings of its
@@ -41,7 +43,7 @@ export function f32Bound({ roundings = 4, terms = 1 }: OpCase): number {
 
 /** What float64 may differ from the reference by: both round, and neither to better than float32's law for float64. */
 export function f64Bound(c: OpCase): number {
-  return f32Bound(c) * 2 ** -29 * 4;
+  return f32Bound({ ...c, terms: (c.terms ?? 1) * (c.cancellation ?? 1) ** 2 }) * 2 ** -29 * 4;
 }
 
 const inputs = new Map<OpCase, readonly Nd[]>();

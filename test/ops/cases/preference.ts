@@ -24,6 +24,7 @@ export const preferenceCases = settings.flatMap(({ shape, segments }) =>
       },
       reference: ([prediction, target, frozen]) => sums(prediction!, target!, frozen, segments),
       roundings: 200, // D and C are sums of both signs, of which a hundredth may be left
+      cancellation: 100,
       terms: shape.reduce((a, b) => a * b, 1),
     }),
   ),
