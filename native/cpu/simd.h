@@ -11,6 +11,17 @@ namespace math {
 ATTUNE_INLINE uint32_t bits_of(float x) { return __builtin_bit_cast(uint32_t, x); }
 ATTUNE_INLINE float float_of(uint32_t x) { return __builtin_bit_cast(float, x); }
 
+/// e^r for abs(r) <= ln(2) / 2: Cephes' polynomial.
+ATTUNE_INLINE float exp_near_zero(float r) {
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  return p * (r * r) + r + 1.f;
+}
+
 /// e^x: x = n ln 2 + r, |r| <= ln 2 / 2, Cephes' polynomial in r. 2^n is applied in two factors, so that results below 2^-126 are right too.
 ATTUNE_INLINE float exp(float x) {
   x = x < -105.f ? -105.f : x;
@@ -20,13 +31,7 @@ ATTUNE_INLINE float exp(float x) {
   const float n = biased - kRound;
   const int32_t k = int32_t(bits_of(biased) - bits_of(kRound)), half = k >> 1;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.f;
+  const float p = exp_near_zero(r);
   return p * float_of(uint32_t(half + 127) << 23) * float_of(uint32_t(k - half + 127) << 23);
 }
 ATTUNE_INLINE double exp(double x) { return std::exp(x); }
@@ -76,13 +81,7 @@ ATTUNE_INLINE float exp_minus_abs(float x) {
   const float biased = a * -1.44269504088896341f + kRound;
   const float n = biased - kRound;
   const float r = (n * -0.693359375f - a) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.f;
+  const float p = exp_near_zero(r);
   const float e = p * float_of((bits_of(biased) + 127u) << 23);  // the low bits of biased are n's: those of kRound are zero
   return a > 86.f ? 0.f : e;
 }

@@ -7,16 +7,9 @@
 #include <mutex>
 
 #include "core/session.h"
+#include "expect.h"
 
 using namespace attune;
-
-static int failures = 0;
-
-static void expect(bool holds, const char* law) {
-  if (holds) return;
-  std::printf("FAIL %s\n", law);
-  failures++;
-}
 
 /// A kernel at test_wait stops until the gate opens; arrived() waits for it to get there.
 struct Gate {

@@ -7,16 +7,9 @@
 #include <future>
 
 #include "core/session.h"
+#include "expect.h"
 
 using namespace attune;
-
-static int failures = 0;
-
-static void expect(bool holds, const char* law) {
-  if (holds) return;
-  std::printf("FAIL %s\n", law);
-  failures++;
-}
 
 /// A file without a name, of these bytes.
 struct TemporaryFile {
