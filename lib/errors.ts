@@ -3,14 +3,17 @@
 export type ErrorCode =
   | "ERR_ABORTED"
   | "ERR_ADDON_LOAD"
+  | "ERR_CAPABILITY"
   | "ERR_CHECKPOINT"
   | "ERR_CLOSED"
   | "ERR_CONFIG"
   | "ERR_DATA"
   | "ERR_DEVICE"
+  | "ERR_DRIVER"
   | "ERR_GRAD"
   | "ERR_MEMORY"
   | "ERR_NONFINITE"
+  | "ERR_OUT_OF_MEMORY"
   | "ERR_PROGRAM"
   | "ERR_SHAPE"
   | "ERR_WEIGHTS";
@@ -86,13 +89,36 @@ export class ProgramError extends AttuneError {
   }
 }
 
-/** A device that is missing or failed. */
+/** A device that is missing or failed; of a CUDA failure `cuda` is its name there ("cudaErrorIllegalAddress"), `op` and `label` name the instruction. */
 export class DeviceError extends AttuneError {
   readonly code = "ERR_DEVICE";
   constructor(
     message: string,
     readonly op?: string,
     readonly label?: string,
+    readonly cuda?: string,
+  ) {
+    super(message);
+  }
+}
+
+/** A GPU whose compute capability is older than the kernels need. */
+export class CapabilityError extends AttuneError {
+  readonly code = "ERR_CAPABILITY";
+}
+
+/** A GPU driver older than the CUDA version that the addon was built with. */
+export class DriverError extends AttuneError {
+  readonly code = "ERR_DRIVER";
+}
+
+/** A device that refused memory, in bytes. Another process may hold it: what a program needs was known before. */
+export class OutOfMemoryError extends AttuneError {
+  readonly code = "ERR_OUT_OF_MEMORY";
+  constructor(
+    message: string,
+    readonly needed: number,
+    readonly available: number,
   ) {
     super(message);
   }

@@ -2,10 +2,26 @@
 
 import path from "node:path";
 import bindings from "bindings";
-import { AbortedError, AddonError, ClosedError, ConfigError, DataError, DeviceError, NonFiniteError, PlanError, ProgramError, ShapeError } from "./errors.js";
+import {
+  AbortedError,
+  AddonError,
+  CapabilityError,
+  ClosedError,
+  ConfigError,
+  DataError,
+  DeviceError,
+  DriverError,
+  NonFiniteError,
+  OutOfMemoryError,
+  PlanError,
+  ProgramError,
+  ShapeError,
+} from "./errors.js";
 import type { Program } from "./graph/program.js";
 import type { Layout } from "./graph/tensor.js";
 
+/** What runs programs: the host, an NVIDIA GPU, or the host machine on which the CUDA kernels are proved (tests only). */
+export type Backend = "cpu" | "cuda" | "simt";
 export type Isa = "generic" | "avx2" | "avx512";
 export type TraceMode = "off" | "time" | "check";
 
@@ -49,7 +65,7 @@ export interface CudaDevice {
 export interface NativeBackend {
   /** The best instruction set of this machine; "" for cuda. */
   readonly isa: Isa | "";
-  readonly kernels: readonly { readonly op: string; readonly isa: Isa }[];
+  readonly kernels: readonly { readonly op: string; readonly isa: Isa | "" }[];
 }
 
 export interface NativeCuda extends NativeBackend {
@@ -65,7 +81,7 @@ export interface NativeCuda extends NativeBackend {
 
 /** Handles are numbers: a stale one is ERR_CLOSED, never another session. Sizes and offsets are bytes. */
 export interface Native {
-  open(backend: "cpu", options: { threads: number; isa: Isa | ""; memoryLimit: number }): number;
+  open(backend: Backend, options: { device: number; threads: number; isa: Isa | ""; memoryLimit: number }): number;
   compile(session: number, program: Program): number;
   /** One ArrayBuffer per output port. */
   run(session: number, program: number, inputs: readonly ArrayBufferView[], scalars: readonly number[]): NativeJob<ArrayBuffer[]>;
@@ -76,7 +92,7 @@ export interface Native {
   trace(session: number, program: number, mode: TraceMode): { runs: number; nanoseconds: Float64Array };
   close(session: number): Promise<void>;
   kernels(backend: "cpu"): NativeBackend;
-  kernels(backend: "cuda"): NativeCuda;
+  kernels(backend: "cuda" | "simt"): NativeCuda;
 }
 
 interface NativeFailure {
@@ -86,6 +102,7 @@ interface NativeFailure {
   readonly label?: string;
   readonly needed?: number;
   readonly available?: number;
+  readonly cuda?: string;
   readonly file?: string;
   readonly offset?: number;
 }
@@ -149,7 +166,7 @@ export function callSite(below: (...args: never[]) => unknown): { readonly stack
 
 function fromNative(error: unknown): unknown {
   if (typeof error !== "object" || error === null || !("code" in error)) return error;
-  const { code, message, op, label, needed = 0, available = 0, file, offset = 0 } = error as NativeFailure;
+  const { code, message, op, label, needed = 0, available = 0, cuda, file, offset = 0 } = error as NativeFailure;
   switch (code) {
     case "ERR_ABORTED":
       return new AbortedError(message);
@@ -158,7 +175,13 @@ function fromNative(error: unknown): unknown {
     case "ERR_DATA":
       return file === undefined ? new DataError("program", message) : new DataError(file, message, { offset });
     case "ERR_DEVICE":
-      return new DeviceError(message, op, label);
+      return new DeviceError(message, op, label, cuda);
+    case "ERR_CAPABILITY":
+      return new CapabilityError(message);
+    case "ERR_DRIVER":
+      return new DriverError(message);
+    case "ERR_OUT_OF_MEMORY":
+      return new OutOfMemoryError(message, needed, available);
     case "ERR_MEMORY":
       return new PlanError(message, needed, available);
     case "ERR_NONFINITE":

@@ -3,7 +3,7 @@
 
 #include <system_error>
 
-#include "core/cuda_object.h"
+#include "core/device_object.h"
 #include "environment.h"
 #include "marshal.h"
 
@@ -21,18 +21,19 @@ int index_of(const Napi::Value& value) {
   return index >= 0 && index <= INT32_MAX ? int(index) : -1;
 }
 
-/// open("cpu", { threads, isa, memoryLimit }): a handle.
+/// open(backend, { device, threads, isa, memoryLimit }): a handle.
 Napi::Value open(const Info& info) {
-  const std::string backend = to_text(info[0], "backend");
-  if (backend != "cpu") throw Error("ERR_DEVICE", "this version runs programs on the cpu backend, received \"" + backend + "\"");
-  const Napi::Object o = info[1].ToObject();
   Session::Options options;
-  const int64_t threads = to_integer(o.Get("threads"), "threads");
+  options.backend = to_text(info[0], "backend");
+  if (options.backend != "cpu" && options.backend != "cuda" && options.backend != "simt")
+    throw Error("ERR_CONFIG", "expected the backend to be cpu, cuda or simt, received \"" + options.backend + "\"");
+  const Napi::Object o = info[1].ToObject();
+  const int64_t threads = to_integer(o.Get("threads"), "threads"), device = to_integer(o.Get("device"), "device");
   if (threads < 1 || threads > kMaxThreads) throw Error("ERR_CONFIG", "expected 1 to 1024 threads, received " + std::to_string(threads));
-  options.threads = int(threads);
+  if (device < 0 || device >= ATTUNE_CUDA_MAX_DEVICES) throw Error("ERR_CONFIG", "expected a device in [0, 64), received " + std::to_string(device));
+  options.threads = int(threads), options.device = int(device);
   options.isa_limit = to_text(o.Get("isa"), "isa");
   options.memory_limit = to_integer(o.Get("memoryLimit"), "memoryLimit");
-  find_kernel("cpu", "", options.isa_limit);  // refuses an unknown instruction set at the door
   return Napi::Number::New(info.Env(), double(Environment::of(info.Env()).add(std::make_unique<Session>(options))));
 }
 
@@ -168,10 +169,10 @@ Napi::Value trace(const Info& info) {
 /// close(session): a promise.
 Napi::Value close(const Info& info) { return Environment::of(info.Env()).close(to_integer(info[0], "session")); }
 
-Napi::Array list_kernels(Napi::Env env, const std::string& backend) {
+/// What the cpu backend has: [{ op, isa }].
+Napi::Array list_cpu_kernels(Napi::Env env) {
   Napi::Array list = Napi::Array::New(env);
   for (const KernelEntry& entry : all_kernels()) {
-    if (backend != entry.backend) continue;
     Napi::Object o = Napi::Object::New(env);
     o.Set("op", entry.op);
     o.Set("isa", entry.isa);
@@ -180,11 +181,23 @@ Napi::Array list_kernels(Napi::Env env, const std::string& backend) {
   return list;
 }
 
-void describe_cuda(Napi::Env env, Napi::Object* result) {
-  const CudaObject cuda = probe_cuda();
+Napi::Array list_device_kernels(Napi::Env env, const LoadedObject& loaded) {
+  Napi::Array list = Napi::Array::New(env);
+  for (const std::string& op : loaded.object ? loaded.object->ops() : std::vector<std::string>()) {
+    Napi::Object o = Napi::Object::New(env);
+    o.Set("op", op);
+    o.Set("isa", "");
+    list.Set(list.Length(), o);
+  }
+  return list;
+}
+
+void describe_devices(Napi::Env env, const LoadedObject& loaded, Napi::Object* result) {
+  AttuneCudaProbe probe{};
+  if (loaded.probe) loaded.probe(&probe);
   Napi::Array devices = Napi::Array::New(env);
-  for (int i = 0; i < cuda.probe.devices; i++) {
-    const AttuneCudaDevice& d = cuda.probe.device[i];
+  for (int i = 0; i < probe.devices; i++) {
+    const AttuneCudaDevice& d = probe.device[i];
     Napi::Object o = Napi::Object::New(env);
     o.Set("name", d.name);
     o.Set("capability", std::to_string(d.major) + "." + std::to_string(d.minor));
@@ -193,19 +206,25 @@ void describe_cuda(Napi::Env env, Napi::Object* result) {
     devices.Set(uint32_t(i), o);
   }
   result->Set("devices", devices);
-  result->Set("built", cuda.present);
-  result->Set("runtime", cuda.probe.runtime_version);
-  result->Set("driver", cuda.probe.driver_version);
-  result->Set("error", cuda.failure.empty() ? std::string(cuda.probe.error) : cuda.failure);
+  result->Set("built", loaded.present);
+  result->Set("runtime", probe.runtime_version);
+  result->Set("driver", probe.driver_version);
+  result->Set("error", loaded.failure.empty() ? std::string(probe.error) : loaded.failure);
 }
 
-/// kernels(backend): what the backend can run here. { isa, kernels: [{ op, isa }] }, for "cuda" also { built, devices, runtime, driver, error }.
+/// kernels(backend): what the backend can run here. { isa, kernels: [{ op, isa }] }, of a device object also { built, devices, runtime, driver, error }.
 Napi::Value kernels(const Info& info) {
   const std::string backend = to_text(info[0], "backend");
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("isa", backend == "cpu" ? native_isa() : "");
-  result.Set("kernels", list_kernels(info.Env(), backend));
-  if (backend == "cuda") describe_cuda(info.Env(), &result);
+  if (backend == "cpu") {
+    result.Set("kernels", list_cpu_kernels(info.Env()));
+    return result;
+  }
+  if (backend != "cuda" && backend != "simt") throw Error("ERR_CONFIG", "expected the backend to be cpu, cuda or simt, received \"" + backend + "\"");
+  const LoadedObject& loaded = load_device_object(backend);
+  result.Set("kernels", list_device_kernels(info.Env(), loaded));
+  describe_devices(info.Env(), loaded, &result);
   return result;
 }
 

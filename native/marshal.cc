@@ -198,6 +198,7 @@ Napi::Error to_js(Napi::Env env, const Error& error) {
   if (!error.label.empty()) e.Set("label", error.label);
   if (!error.file.empty()) e.Set("file", error.file), e.Set("offset", double(error.offset));
   if (error.needed > 0) e.Set("needed", double(error.needed)), e.Set("available", double(error.available));
+  if (!error.cuda.empty()) e.Set("cuda", error.cuda);
   return e;
 }
 

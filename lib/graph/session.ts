@@ -4,16 +4,18 @@
 import os from "node:os";
 import type { TensorPlace } from "../data/safetensors.js";
 import { AbortedError, ClosedError, ConfigError, ShapeError } from "../errors.js";
-import { callSite, guarded, guardedPromise, isaLimit, type NativeJob, type TraceMode } from "../native.js";
+import { type Backend, callSite, guarded, guardedPromise, isaLimit, type NativeJob, type TraceMode } from "../native.js";
 import { convert, type HostDType, type HostTensor, hostTensorFromBytes, outsideShape, toInside, toOutside } from "../util/host-tensor.js";
 import type { Program, ProgramPort, ProgramTensor } from "./program.js";
 import { type DType, type Layout, sameShape } from "./tensor.js";
 
 export interface SessionOptions {
-  readonly backend: "cpu";
-  /** Threads that compute, at least 1; as many as the process may use by default. Results do not depend on it. */
+  readonly backend: Backend;
+  /** Which GPU, of the cuda backend; 0 by default. */
+  readonly device?: number;
+  /** Threads that compute, of the cpu backend, at least 1; as many as the process may use by default. Results do not depend on it. */
   readonly threads?: number;
-  /** Bytes that the arenas may take together; what the machine or the container has by default. */
+  /** Bytes that the arenas may take together; by default what the machine or the container has, or what is free on the GPU. */
   readonly memoryLimit?: number;
 }
 
@@ -64,11 +66,16 @@ export class Session implements AsyncDisposable {
     forgotten.register(this, handle, this);
   }
 
-  /** @throws ConfigError, DeviceError, AddonError */
-  static open({ backend, threads = os.availableParallelism(), memoryLimit = machineMemory() }: SessionOptions): Session {
+  /** @throws ConfigError, DeviceError, CapabilityError, DriverError, AddonError */
+  static open({
+    backend,
+    device = 0,
+    threads = os.availableParallelism(),
+    memoryLimit = backend === "cpu" ? machineMemory() : 2 ** 46,
+  }: SessionOptions): Session {
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) throw new ConfigError("Session.open", "threads", "an integer in [1, 1024]", threads);
     if (!Number.isSafeInteger(memoryLimit) || memoryLimit < 0) throw new ConfigError("Session.open", "memoryLimit", "a number of bytes", memoryLimit);
-    return new Session(guarded(addon => addon.open(backend, { threads, isa: isaLimit(), memoryLimit })));
+    return new Session(guarded(addon => addon.open(backend, { device, threads, isa: isaLimit(), memoryLimit })));
   }
 
   /** Checks a program and reserves its arenas, zeroed; one that exists keeps its contents and grows if it must.

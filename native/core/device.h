@@ -14,11 +14,11 @@ namespace attune {
 
 /// What a choice between kernels may depend on, beside shapes.
 struct DeviceCaps {
-  std::string name;          // "NVIDIA H100 80GB HBM3"
-  int arch = 0;              // compute capability as 80, 86, 89, 90
+  std::string name;  // "NVIDIA H100 80GB HBM3"
+  int arch = 0;      // compute capability as 80, 86, 89, 90
   int multiprocessors = 0;
-  int shared_bytes = 0;      // most dynamic shared memory that a block may ask for
-  int64_t bytes = 0;         // device memory in all
+  int shared_bytes = 0;  // most dynamic shared memory that a block may ask for
+  int64_t bytes = 0;     // device memory in all
 };
 
 /// One instruction on its way to the device. All addresses are device memory.
@@ -33,7 +33,7 @@ struct DeviceCall {
   int32_t instruction = 0;          // goes into the fault record
   void* workspace = nullptr;        // device scratch of the instruction; null in a dry call
   int64_t workspace_bytes = 0;
-  bool dry = false;                 // launches nothing: only asks how much workspace the instruction takes
+  bool dry = false;  // launches nothing: only asks how much workspace the instruction takes
 };
 
 /// What kernels write when data is not what the op demands; the first one wins.
@@ -56,6 +56,8 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual const DeviceCaps& caps() const = 0;
+  /// Bytes that could be allocated now.
+  virtual int64_t free_bytes() = 0;
 
   /// Zeroed, 256-byte aligned.
   virtual void* allocate(int64_t bytes) = 0;
@@ -64,7 +66,7 @@ class Device {
   virtual void* pin(int64_t bytes) = 0;
   virtual void unpin(void* memory) = 0;
 
-  virtual void upload(void* to, const void* from, int64_t bytes) = 0;    // from: pinned, or left alone until synchronize()
+  virtual void upload(void* to, const void* from, int64_t bytes) = 0;  // from: pinned, or left alone until synchronize()
   virtual void download(void* to, const void* from, int64_t bytes) = 0;
   virtual void copy(void* to, const void* from, int64_t bytes) = 0;
   virtual void clear(void* memory, int64_t bytes) = 0;

@@ -1,11 +1,11 @@
-// Runs checked programs, one at a time and in order, on the thread that calls it. It owns what a program needs beside itself: arenas, thread pool, workspace.
+// Runs checked programs, one at a time and in order, on the thread that calls it, and owns the memory they live in. One kind for the host's memory
+// (cpu_executor.h), one for a device's (device_executor.h); a session has either.
 #pragma once
 #include <atomic>
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "arena.h"
 #include "program.h"
 #include "transfer.h"
 
@@ -21,32 +21,32 @@ struct RunRequest {
   TraceMode mode = TraceMode::off;
 };
 
+using Cancelled = std::function<bool()>;
+
 class Executor {
  public:
-  explicit Executor(int threads) : pool_(threads) {}
+  virtual ~Executor() = default;
 
-  /// Runs every instruction. `cancelled` is asked before each. Throws ERR_ABORTED, ERR_NONFINITE (mode check), or what a kernel throws with op and label added.
+  /// Finds an instruction's kernel and sets what runs it; false: this backend has none.
+  virtual bool resolve(Instruction& instruction) const = 0;
+  /// Bytes of kernel workspace that a checked program takes, where that is known before it runs; else 0.
+  virtual int64_t workspace_of(const Program& program) = 0;
+
+  /// Runs every instruction. Throws ERR_ABORTED, ERR_NONFINITE (mode check), or what a kernel throws with op and label added.
   /// In mode time, nanoseconds holds one duration per instruction afterwards.
-  void run(Program& program, const RunRequest& request, const std::function<bool()>& cancelled, std::vector<double>* nanoseconds);
+  virtual void run(Program& program, const RunRequest& request, const Cancelled& cancelled, std::vector<double>* nanoseconds) = 0;
 
-  /// The first byte of an arena that holds at least `bytes`; it grows if it must. Throws ERR_MEMORY.
-  char* arena(const std::string& name, int64_t bytes);
-  /// Moves tensors in and out of arenas with this executor's threads and workspace, which memory() then counts.
-  Transfer transfer(const TensorForm& form, const std::string& isa_limit);
-  /// Bytes of kernel scratch memory; may be read from any thread.
-  int64_t workspace_bytes() const { return workspace_bytes_.load(std::memory_order_relaxed); }
-  int threads() const { return pool_.size(); }
+  /// Makes an arena hold at least `bytes`; what is added is zero, what was there stays ("scratch" has nothing to keep). Throws ERR_MEMORY, ERR_OUT_OF_MEMORY.
+  virtual void reserve(const std::string& arena, int64_t bytes) = 0;
+  /// Bytes into and out of an arena that was reserved.
+  virtual void write(const std::string& arena, int64_t offset, const void* data, int64_t bytes) = 0;
+  virtual void read(const std::string& arena, int64_t offset, void* out, int64_t bytes) = 0;
+  /// A tensor of a file into an arena, and one of an arena into its outside form. Throw ERR_DATA, ERR_ABORTED.
+  virtual void load(const TensorForm& form, FileRange& file, const std::string& arena, int64_t offset, const Cancelled& cancelled) = 0;
+  virtual void store(const TensorForm& form, const std::string& arena, int64_t offset, char* out, const Cancelled& cancelled) = 0;
 
- private:
-  void bind(Program& program);
-  void copy_inputs(Program& program, const RunRequest& request);
-  void copy_outputs(Program& program, const RunRequest& request);
-  void execute(Instruction& instruction, const RunRequest& request);
-
-  Arenas arenas_;
-  ThreadPool pool_;
-  Workspace workspace_;
-  std::atomic<int64_t> workspace_bytes_{0};
+  /// Bytes of kernel workspace that exist; may be read from any thread.
+  virtual int64_t workspace_bytes() const = 0;
 };
 
 }  // namespace attune

@@ -128,7 +128,7 @@ void gather_operands(const Program& program, Instruction& in) {
 
 }  // namespace
 
-void check_program(Program& program, const char* backend, const std::string& isa_limit) {
+void check_program(Program& program, const std::string& backend, const std::function<bool(Instruction&)>& resolve) {
   check_arenas(program);
   for (size_t id = 0; id < program.tensors.size(); id++) check_tensor(program, id);
   check_ports(program, program.inputs, "input");
@@ -138,9 +138,8 @@ void check_program(Program& program, const char* backend, const std::string& isa
     check_ids(program, index);
     check_overlaps(program, index);
     check_slots(program, index);
-    in.kernel = find_kernel(backend, in.op, isa_limit);
-    if (!in.kernel) refuse(program, index, std::string("the ") + backend + " backend has no kernel for this op");
     gather_operands(program, in);
+    if (!resolve(in)) refuse(program, index, "the " + backend + " backend has no kernel for this op");
   }
 }
 

@@ -1,6 +1,7 @@
 // A program as the executor runs it (lib/graph/program.ts is the same thing in TypeScript), and the checks that make it safe to run:
 // after check_program no instruction can name memory outside its arenas.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,7 @@ struct Instruction {
   std::vector<int64_t> inputs, outputs;  // tensor ids; -1 stands for an optional input that is absent
 
   // Set by check_program:
-  KernelFn kernel = nullptr;
+  KernelFn kernel = nullptr;        // on the cpu
   std::vector<TensorRef> operands;  // inputs, then outputs; addresses are those of the latest run
 };
 
@@ -44,8 +45,9 @@ struct Program {
   std::vector<std::string> scalars;
 };
 
-/// Verifies ids, extents, alignments, overlaps and attribute-free structure, and finds the kernels. Throws ERR_PROGRAM naming instruction, op and label.
-void check_program(Program& program, const char* backend, const std::string& isa_limit);
+/// Verifies ids, extents, alignments, overlaps and attribute-free structure, and lets `resolve` find each instruction's kernel. Throws ERR_PROGRAM naming
+/// instruction, op and label; `backend` is for the message.
+void check_program(Program& program, const std::string& backend, const std::function<bool(Instruction&)>& resolve);
 
 /// "group_norm at policy/mid/norm1", or the op alone.
 std::string place_of(const Instruction& instruction);

@@ -4,6 +4,10 @@
 #include <cstring>
 #include <utility>
 
+#include "cpu_executor.h"
+#include "device_executor.h"
+#include "device_object.h"
+
 namespace attune {
 
 namespace {
@@ -31,30 +35,41 @@ void settle(const Session::Done& done, Body&& body) {
 
 }  // namespace
 
-Session::Session(const Options& options) : options_(options), executor_(std::make_unique<Executor>(options.threads)) {}
+Session::Session(const Options& options) : options_(options) {
+  if (options.backend == "cpu") {
+    executor_ = std::make_unique<CpuExecutor>(options.threads, options.isa_limit);
+    return;
+  }
+  std::unique_ptr<Device> device = open_device(options.backend, options.device);
+  options_.memory_limit = std::min(options_.memory_limit, device->free_bytes());
+  executor_ = std::make_unique<DeviceExecutor>(std::move(device));
+}
 
 Session::~Session() { closing_.store(true); }
 
 int Session::compile(Program program) {
-  check_program(program, "cpu", options_.isa_limit);
-  reserve(program);
+  check_program(program, options_.backend, [this](Instruction& in) { return executor_->resolve(in); });
+  reserve(program, executor_->workspace_of(program));
   programs_.push_back(std::make_unique<Compiled>());
   programs_.back()->program = std::move(program);
   return int(programs_.size()) - 1;
 }
 
-void Session::reserve(const Program& program) {
+void Session::reserve(const Program& program, int64_t workspace) {
   auto sizes = reserved_;
   for (const ArenaSpec& a : program.arenas) sizes[a.name] = std::max(sizes[a.name], a.bytes);
-  if (const int64_t needed = total(sizes); needed > options_.memory_limit) {
-    Error e("ERR_MEMORY", "program \"" + program.name + "\": the session's arenas would take " + std::to_string(needed) + " bytes, the limit is " +
+  workspace = std::max(workspace, workspace_);
+  if (const int64_t needed = total(sizes) + workspace; needed > options_.memory_limit) {
+    Error e("ERR_MEMORY", "program \"" + program.name + "\": the session's arenas would take " + std::to_string(needed) + " bytes" +
+                              (workspace ? " with " + std::to_string(workspace) + " of kernel workspace" : "") + ", the limit is " +
                               std::to_string(options_.memory_limit));
     e.needed = needed, e.available = options_.memory_limit;
     throw e;
   }
   if (worker_.idle())  // refused memory is then reported here; a busy session grows its arenas when they are used
-    for (const auto& [name, bytes] : sizes) executor_->arena(name, bytes);
+    for (const auto& [name, bytes] : sizes) executor_->reserve(name, bytes);
   reserved_ = std::move(sizes);
+  workspace_ = workspace;
 }
 
 Session::Compiled& Session::compiled(int index) const {
@@ -106,49 +121,54 @@ void Session::write(const std::string& arena, int64_t offset, const void* data, 
   if (bytes == 0) return;
   const int64_t size = reserved_[arena];
   if (worker_.idle()) {
-    std::memcpy(executor_->arena(arena, size) + offset, data, size_t(bytes));
+    executor_->reserve(arena, size);
+    executor_->write(arena, offset, data, bytes);
     return;
   }
   const char* from = static_cast<const char*>(data);
   worker_.post([this, arena, offset, size, copy = std::make_shared<std::vector<char>>(from, from + bytes)] {
     try {
-      std::memcpy(executor_->arena(arena, size) + offset, copy->data(), copy->size());
+      executor_->reserve(arena, size);
+      executor_->write(arena, offset, copy->data(), int64_t(copy->size()));
     } catch (const Error&) {
-      // The system refused what a program reserved: that program says so when it runs.
+      // The system refused what a program reserved, or the device is lost: the next program to run says so.
     }
   });
 }
 
 void Session::read(const std::string& arena, int64_t offset, int64_t bytes, void* out, Done done) {
   require_range("read", arena, offset, bytes);
-  on_arena(arena, offset, std::move(done), [bytes, out](char* at) {
-    if (bytes > 0) std::memcpy(out, at, size_t(bytes));
+  on_arena(arena, std::move(done), [this, arena, offset, bytes, out] {
+    if (bytes > 0) executor_->read(arena, offset, out, bytes);
   });
 }
 
 void Session::load(const std::string& arena, int64_t offset, const TensorForm& form, std::shared_ptr<FileRange> file,
                    std::shared_ptr<std::atomic<bool>> cancelled, Done done) {
   require_tensor("load", arena, offset, form);
-  on_arena(arena, offset, std::move(done), [this, form, file = std::move(file), cancelled = std::move(cancelled)](char* at) {
+  on_arena(arena, std::move(done), [this, arena, offset, form, file = std::move(file), cancelled = std::move(cancelled)] {
     const auto stop = [&] { return cancelled->load(std::memory_order_relaxed) || closing_.load(std::memory_order_relaxed); };
-    executor_->transfer(form, options_.isa_limit).load(*file, at, stop);
+    executor_->load(form, *file, arena, offset, stop);
   });
 }
 
 void Session::store(const std::string& arena, int64_t offset, const TensorForm& form, void* out, Done done) {
   require_tensor("read", arena, offset, form);
-  on_arena(arena, offset, std::move(done), [this, form, out](char* at) {
-    executor_->transfer(form, options_.isa_limit).store(at, static_cast<char*>(out), [&] { return closing_.load(std::memory_order_relaxed); });
+  on_arena(arena, std::move(done), [this, arena, offset, form, out] {
+    executor_->store(form, arena, offset, static_cast<char*>(out), [&] { return closing_.load(std::memory_order_relaxed); });
   });
 }
 
-void Session::on_arena(const std::string& arena, int64_t offset, Done done, std::function<void(char*)> work) {
-  worker_.post([this, arena, offset, size = reserved_[arena], work = std::move(work), done = std::move(done)] {
-    settle(done, [&] { work(executor_->arena(arena, size) + offset); });
+void Session::on_arena(const std::string& arena, Done done, std::function<void()> work) {
+  worker_.post([this, arena, size = reserved_[arena], work = std::move(work), done = std::move(done)] {
+    settle(done, [&] {
+      executor_->reserve(arena, size);
+      work();
+    });
   });
 }
 
-Session::Memory Session::memory() const { return {reserved_, executor_->workspace_bytes(), options_.memory_limit}; }
+Session::Memory Session::memory() const { return {reserved_, std::max(workspace_, executor_->workspace_bytes()), options_.memory_limit}; }
 
 Session::Trace Session::trace(int index, TraceMode mode) {
   Compiled& c = compiled(index);

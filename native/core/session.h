@@ -16,9 +16,11 @@ namespace attune {
 class Session {
  public:
   struct Options {
-    int threads = 1;
-    std::string isa_limit;                    // "" = the machine's best
-    int64_t memory_limit = int64_t(1) << 46;  // bytes of all arenas together
+    int threads = 1;                          // of the cpu backend
+    std::string isa_limit;                    // of the cpu backend; "" = the machine's best
+    int64_t memory_limit = int64_t(1) << 46;  // bytes of arenas and known workspace together; on a device what is free there is a limit too
+    std::string backend = "cpu";              // or the name of a device object: "cuda", "simt"
+    int device = 0;                           // which of the object's devices
   };
   struct Memory {
     std::map<std::string, int64_t> arenas;
@@ -31,6 +33,7 @@ class Session {
   /// Called on the worker when a request is over; nullptr: it succeeded.
   using Done = std::function<void(const Error*)>;
 
+  /// Throws ERR_CONFIG, ERR_DEVICE, ERR_CAPABILITY, ERR_DRIVER.
   explicit Session(const Options& options);
   /// Cancels what runs, then waits for it; every outstanding Done is called.
   ~Session();
@@ -72,13 +75,14 @@ class Session {
     Trace measured;
   };
   Compiled& compiled(int index) const;
-  void reserve(const Program& program);
-  /// Starts `work` on the worker, with the address in an arena that has grown to what is reserved.
-  void on_arena(const std::string& arena, int64_t offset, Done done, std::function<void(char*)> work);
+  void reserve(const Program& program, int64_t workspace);
+  /// Starts `work` on the worker, when the arena has grown to what is reserved.
+  void on_arena(const std::string& arena, Done done, std::function<void()> work);
   void run_on_worker(Compiled& compiled, const RunRequest& request, const std::atomic<bool>& cancelled, const Done& done);
 
-  const Options options_;
+  Options options_;
   std::map<std::string, int64_t> reserved_;  // arena sizes as the calling thread sees them: all requests so far done
+  int64_t workspace_ = 0;                    // the largest that a program is known to take
   std::vector<std::unique_ptr<Compiled>> programs_;
   std::atomic<bool> closing_{false};
   std::unique_ptr<Executor> executor_;  // touched by the worker alone while it is busy

@@ -2,8 +2,9 @@
 // threads are fibers; native/ptxi interprets the PTX that nvcc emits from it.
 //
 // The dialect: kernels live in namespace attune::cuda, never static or in an anonymous namespace (their mangled name is how the PTX is found), names unique in
-// native/cuda. Memory, global and shared, is touched through load(p) and store(p, v), which the host machines check; a kernel is started by launch(); PTX stands
-// only in mma.cuh, async_copy.cuh and hopper.cuh. Dynamic shared memory only: ATTUNE_SHARED(name). No fast-math flags: approximations are called by name.
+// native/cuda. Memory, global and shared, is touched through load(p) and store(p, v), which the host machines check; a kernel is started by launch(); PTX
+// stands only in mma.cuh, async_copy.cuh and hopper.cuh. Dynamic shared memory only: ATTUNE_SHARED(name). No fast-math flags: approximations are called by
+// name.
 #pragma once
 #include <cstdint>
 #include <tuple>
@@ -147,9 +148,9 @@ class Launcher {
 #else
   virtual void start(const Launch& launch, const std::function<void()>& body) = 0;
 #endif
-  virtual void clear(void* memory, int64_t bytes) = 0;                  // zeroes, in stream order
-  virtual void copy(void* to, const void* from, int64_t bytes) = 0;     // device to device
-  virtual void upload(void* to, const void* from, int64_t bytes) = 0;   // from host memory that lives as long as the program (attributes)
+  virtual void clear(void* memory, int64_t bytes) = 0;                 // zeroes, in stream order
+  virtual void copy(void* to, const void* from, int64_t bytes) = 0;    // device to device
+  virtual void upload(void* to, const void* from, int64_t bytes) = 0;  // from host memory that lives as long as the program (attributes)
 };
 
 struct OpArgs {

@@ -30,8 +30,7 @@ __global__ void __launch_bounds__(256) softmax_vjp_kernel(const T* __restrict__ 
   C dot = 0;
   for (int i = threadIdx.x; i < n; i += blockDim.x) dot += to_float(load(dy + base + i)) * to_float(load(y + base + i));
   dot = block_sum(dot, partial);
-  for (int i = threadIdx.x; i < n; i += blockDim.x)
-    store(dx + base + i, from_float<T>(to_float(load(y + base + i)) * (to_float(load(dy + base + i)) - dot)));
+  for (int i = threadIdx.x; i < n; i += blockDim.x) store(dx + base + i, from_float<T>(to_float(load(y + base + i)) * (to_float(load(dy + base + i)) - dot)));
 }
 
 void softmax_op(const OpArgs& args) {

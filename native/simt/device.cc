@@ -1,4 +1,5 @@
-// The simt machine as a device object: kernels run as fibers on this thread, memory is the host's. ATTUNE_SIMT chooses how: "arch=90,order=random,seed=7,copies=early".
+// The simt machine as a device object: kernels run as fibers on this thread, memory is the host's. ATTUNE_SIMT chooses how:
+// "arch=90,order=random,seed=7,copies=early".
 #include <cstdlib>
 #include <cstring>
 #include <sstream>
@@ -55,6 +56,7 @@ class SimtDevice : public Device {
     caps_.bytes = int64_t(1) << 40;
   }
   const DeviceCaps& caps() const override { return caps_; }
+  int64_t free_bytes() override { return caps_.bytes; }
   void* allocate(int64_t bytes) override {
     void* p = simt::dev_alloc(size_t(bytes), "allocation");
     std::memset(p, 0, size_t(bytes));
@@ -73,7 +75,8 @@ class SimtDevice : public Device {
     int64_t used = 0;
     const cuda::OpFn fn = cuda::find_op(op);
     if (!fn) throw Error("ERR_PROGRAM", "no CUDA kernel for op \"" + op + "\"");
-    fn(cuda::OpArgs{c.attrs, c.in, c.n_in, c.out, c.n_out, c.scalars, c.fault, c.instruction, launcher_, static_cast<char*>(c.workspace), c.workspace_bytes, c.dry, &used});
+    fn(cuda::OpArgs{c.attrs, c.in, c.n_in, c.out, c.n_out, c.scalars, c.fault, c.instruction, launcher_, static_cast<char*>(c.workspace), c.workspace_bytes,
+                    c.dry, &used});
     return used;
   }
   std::unique_ptr<DeviceGraph> capture(const std::function<void()>& body) override { return std::make_unique<SimtGraph>(body); }

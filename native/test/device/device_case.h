@@ -2,7 +2,8 @@
 // DEVICE_CASES; device_test.cc runs them on the object that the command line names (simt, ptxi or a GPU).
 //
 // Inputs are random numbers that the dtype represents, so the reference sees the very same numbers. Outputs are poisoned with NaN, guarded on both sides, and
-// held against the reference by relative L2 and by the largest error; both bounds are multiples of the rounding of the dtype, given per case where an op adds more.
+// held against the reference by relative L2 and by the largest error; both bounds are multiples of the rounding of the dtype, given per case where an op adds
+// more.
 #pragma once
 #include <functional>
 #include <string>
@@ -40,15 +41,17 @@ struct DeviceCase {
     std::vector<Shape> outputs;
   };
   std::vector<Before> before = {};  // none or one
-  double tolerance = 4;        // times the rounding of an output's dtype (bf16 2^-9, f32 2^-24 times sqrt of the `depth`, f64 2^-53): relative L2; peaks may be 8 times that
-  double depth = 1;            // additions that one output element takes part in
-  bool large = false;          // SD 1.5 and SDXL sizes: only on a GPU, or with --large
-  bool exact = false;          // bits must be equal (integers, copies, random numbers)
+  double tolerance =
+      4;  // times the rounding of an output's dtype (bf16 2^-9, f32 2^-24 times sqrt of the `depth`, f64 2^-53): relative L2; peaks may be 8 times that
+  double depth = 1;    // additions that one output element takes part in
+  bool large = false;  // SD 1.5 and SDXL sizes: only on a GPU, or with --large
+  bool exact = false;  // bits must be equal (integers, copies, random numbers)
 };
 
 /// Appends cases; called by static initialisers.
 bool add_cases(std::function<void(std::vector<DeviceCase>&)> fill);
-#define DEVICE_CASES(family, ...) [[maybe_unused]] static const bool cases_##family = ::attune::test::add_cases([](std::vector<::attune::test::DeviceCase>& cases) __VA_ARGS__);
+#define DEVICE_CASES(family, ...) \
+  [[maybe_unused]] static const bool cases_##family = ::attune::test::add_cases([](std::vector<::attune::test::DeviceCase> & cases) __VA_ARGS__);
 
 inline Attrs attrs(std::initializer_list<std::pair<const char*, Attrs::Value>> items) {
   Attrs a;

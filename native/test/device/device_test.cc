@@ -1,5 +1,5 @@
-// device_test <object.so> [--filter text] [--large] [--list]: runs every case of native/test/device on the object's first device, each output compared with the cpu
-// backend in f64. Exits 1 if one differs, naming case, output, element and both values.
+// device_test <object.so> [--filter text] [--large] [--list]: runs every case of native/test/device on the object's first device, each output compared with the
+// cpu backend in f64. Exits 1 if one differs, naming case, output, element and both values.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -102,7 +102,8 @@ struct Random {
   }
 };
 
-std::vector<Host> reference_run(const std::string& op, const Attrs& attrs, std::vector<TensorRef> in, const std::vector<std::pair<DType, Shape>>& out, const std::vector<double>& scalars) {
+std::vector<Host> reference_run(const std::string& op, const Attrs& attrs, std::vector<TensorRef> in, const std::vector<std::pair<DType, Shape>>& out,
+                                const std::vector<double>& scalars) {
   static ThreadPool pool(2);
   static Workspace workspace;
   const KernelFn fn = find_kernel("cpu", op, "");
@@ -235,7 +236,12 @@ class Runner {
     int64_t at = 0;
     for (int64_t i = 0; i < n; i++) {
       const double e = get(expected.data(), expected.dtype, i), g = get(got.data(), got.dtype, i);
-      const double want = c.exact ? [&] { Host one(o.dtype, {1}); put(one.data(), o.dtype, 0, e); return get(one.data(), o.dtype, 0); }() : e;
+      const double want = c.exact ? [&] {
+        Host one(o.dtype, {1});
+        put(one.data(), o.dtype, 0, e);
+        return get(one.data(), o.dtype, 0);
+      }()
+                                  : e;
       double d = std::fabs(g - want);
       if (std::isnan(g) != std::isnan(want)) d = INFINITY;
       else if (std::isnan(g) || g == want) d = 0;
@@ -246,8 +252,8 @@ class Runner {
     const double bound = c.exact ? 0 : c.tolerance * rounding_of(o.dtype, c.depth);
     if (worst == 0 || (relative <= bound && worst <= 8 * bound * std::max(rms, std::fabs(get(expected.data(), expected.dtype, at))))) return "";
     char text[512];
-    std::snprintf(text, sizeof text, "output %zu (%s): relative L2 %.3g, bound %.3g; worst at element %lld: expected %.9g, received %.9g", index, dtype_name(o.dtype), relative, bound,
-                  static_cast<long long>(at), get(expected.data(), expected.dtype, at), get(got.data(), got.dtype, at));
+    std::snprintf(text, sizeof text, "output %zu (%s): relative L2 %.3g, bound %.3g; worst at element %lld: expected %.9g, received %.9g", index,
+                  dtype_name(o.dtype), relative, bound, static_cast<long long>(at), get(expected.data(), expected.dtype, at), get(got.data(), got.dtype, at));
     return text;
   }
 

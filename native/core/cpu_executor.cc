@@ -1,4 +1,4 @@
-#include "executor.h"
+#include "cpu_executor.h"
 
 #include <chrono>
 #include <cstring>
@@ -21,7 +21,9 @@ double nanoseconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-void Executor::run(Program& program, const RunRequest& request, const std::function<bool()>& cancelled, std::vector<double>* nanoseconds) {
+CpuExecutor::CpuExecutor(int threads, std::string isa_limit) : isa_limit_(std::move(isa_limit)), pool_(threads) { find_kernel("cpu", "", isa_limit_); }
+
+void CpuExecutor::run(Program& program, const RunRequest& request, const Cancelled& cancelled, std::vector<double>* nanoseconds) {
   const auto stop_if_cancelled = [&] {
     if (cancelled()) throw Error("ERR_ABORTED", "program \"" + program.name + "\" was cancelled");
   };
@@ -41,23 +43,39 @@ void Executor::run(Program& program, const RunRequest& request, const std::funct
   copy_outputs(program, request);
 }
 
-Transfer Executor::transfer(const TensorForm& form, const std::string& isa_limit) {
-  Transfer transfer(form, isa_limit, pool_, workspace_);
+bool CpuExecutor::resolve(Instruction& instruction) const {
+  instruction.kernel = find_kernel("cpu", instruction.op, isa_limit_);
+  return instruction.kernel != nullptr;
+}
+
+void CpuExecutor::write(const std::string& arena, int64_t offset, const void* data, int64_t bytes) {
+  std::memcpy(arenas_[arena].data() + offset, data, size_t(bytes));
+}
+
+void CpuExecutor::read(const std::string& arena, int64_t offset, void* out, int64_t bytes) { std::memcpy(out, arenas_[arena].data() + offset, size_t(bytes)); }
+
+void CpuExecutor::load(const TensorForm& form, FileRange& file, const std::string& arena, int64_t offset, const Cancelled& cancelled) {
+  transfer(form).load(file, arenas_[arena].data() + offset, cancelled);
+}
+
+void CpuExecutor::store(const TensorForm& form, const std::string& arena, int64_t offset, char* out, const Cancelled& cancelled) {
+  transfer(form).store(arenas_[arena].data() + offset, out, cancelled);
+}
+
+Transfer CpuExecutor::transfer(const TensorForm& form) {
+  Transfer transfer(form, isa_limit_, pool_, workspace_);
   workspace_.get(size_t(transfer.stage_bytes()));
   workspace_bytes_.store(int64_t(workspace_.size()), std::memory_order_relaxed);
   return transfer;
 }
 
-char* Executor::arena(const std::string& name, int64_t bytes) {
-  Arena& arena = arenas_[name];
-  arena.grow(bytes);
-  return arena.data();
-}
-
 /// Gives every operand its address: arenas move when another program makes them grow.
-void Executor::bind(Program& program) {
+void CpuExecutor::bind(Program& program) {
   std::vector<char*> bases;
-  for (const ArenaSpec& spec : program.arenas) bases.push_back(arena(spec.name, spec.bytes));
+  for (const ArenaSpec& spec : program.arenas) {
+    reserve(spec.name, spec.bytes);
+    bases.push_back(arenas_[spec.name].data());
+  }
   const auto at = [&](int64_t id) -> void* {
     if (id < 0) return nullptr;
     const ProgramTensor& t = program.tensors[size_t(id)];
@@ -70,21 +88,21 @@ void Executor::bind(Program& program) {
   }
 }
 
-void Executor::copy_inputs(Program& program, const RunRequest& request) {
+void CpuExecutor::copy_inputs(Program& program, const RunRequest& request) {
   for (size_t i = 0; i < program.inputs.size(); i++) {
     const int64_t id = program.inputs[i].tensor;
     std::memcpy(address(arenas_, program, id), request.inputs[i], size_t(program.tensors[size_t(id)].ref.bytes()));
   }
 }
 
-void Executor::copy_outputs(Program& program, const RunRequest& request) {
+void CpuExecutor::copy_outputs(Program& program, const RunRequest& request) {
   for (size_t i = 0; i < program.outputs.size(); i++) {
     const int64_t id = program.outputs[i].tensor;
     std::memcpy(request.outputs[i], address(arenas_, program, id), size_t(program.tensors[size_t(id)].ref.bytes()));
   }
 }
 
-void Executor::execute(Instruction& in, const RunRequest& request) {
+void CpuExecutor::execute(Instruction& in, const RunRequest& request) {
   const TensorRef* operands = in.operands.data();
   const int n_in = int(in.inputs.size()), n_out = int(in.outputs.size());
   const OpArgs args{in.attrs, operands, n_in, operands + n_in, n_out, request.scalars.data(), pool_, workspace_};
