@@ -23,8 +23,13 @@ std::string own_folder() {
 
 LoadedObject load(const std::string& backend) {
   LoadedObject loaded;
-  loaded.path = own_folder() + "attune_" + backend + ".so";
-  loaded.present = access(loaded.path.c_str(), F_OK) == 0;
+  for (const char* folder : {"", "../Release/"}) {  // the second: programs of native/test and native/bench
+    const std::string path = own_folder() + folder + "attune_" + backend + ".so";
+    if (loaded.path.empty()) loaded.path = path;
+    if (access(path.c_str(), F_OK) != 0) continue;
+    loaded.path = path, loaded.present = true;
+    break;
+  }
   if (!loaded.present) return loaded;
   void* handle = dlopen(loaded.path.c_str(), RTLD_NOW | RTLD_LOCAL);  // never closed: the CUDA runtime does not survive that
   if (!handle) {

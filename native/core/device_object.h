@@ -15,7 +15,8 @@ struct LoadedObject {
   AttuneCudaProbeFn probe = nullptr;
 };
 
-/// attune_<backend>.so in the folder of the addon (or program) that this is linked into, loaded on the first call, once per process.
+/// attune_<backend>.so beside the addon that this is linked into (of a test program: in the build's Release folder), loaded on the first call, once per
+/// process.
 const LoadedObject& load_device_object(const std::string& backend);
 
 /// A device of that object. Throws ERR_DEVICE with the reason where there is none, ERR_CAPABILITY and ERR_DRIVER where one is too old.
