@@ -13,7 +13,7 @@ const floors: readonly (readonly string[])[] = [
   ["nn"],
   ["models"],
   ["diffusion", "objectives"],
-  ["train", "rewards"],
+  ["train", "rewards", "kernels"],
   ["index"],
 ];
 const floor0: Readonly<Record<string, readonly string[]>> = {
@@ -93,17 +93,19 @@ test("no import cycle", () => {
   expect(cycles).toEqual([]);
 });
 
-test("native/sources.txt lists every translation unit of the addon and the cpu backend", () => {
+test("native/sources.txt lists every translation unit of the addon and its backends", () => {
   const listed = fs
     .readFileSync(path.join(projectRoot, "native/sources.txt"), "utf8")
     .split("\n")
     .filter(line => line !== "" && !line.startsWith("#"));
-  const present = ["native", "native/core", "native/cpu"].flatMap(folder =>
-    fs
-      .readdirSync(path.join(projectRoot, folder))
-      .filter(name => name.endsWith(".cc"))
-      .map(name => `${folder}/${name}`),
-  );
+  const present = ["native", "native/core", "native/cpu", "native/cuda", "native/simt", "native/ptxi"]
+    .filter(folder => fs.existsSync(path.join(projectRoot, folder)))
+    .flatMap(folder =>
+      fs
+        .readdirSync(path.join(projectRoot, folder))
+        .filter(name => /\.(cc|cu)$/.test(name))
+        .map(name => `${folder}/${name}`),
+    );
   expect([...listed].sort()).toEqual(present.sort());
 });
 

@@ -49,11 +49,13 @@ export function addNoise(schedule: NoiseSchedule, clean: Tensor, { noise, timest
         at(a => Math.sqrt(1 - a)),
       ),
     );
-    return { noise, timestep, noisy, target: target(schedule, clean, noise, at) };
+    return { noise, timestep, noisy, target: noiseTarget(schedule, clean, { noise, timestep }) };
   });
 }
 
-function target(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, at: (value: (alphaCumprod: number) => number) => Tensor): Tensor {
+/** What the model should predict: noise, v or x0 by the schedule's prediction type. */
+export function noiseTarget(schedule: NoiseSchedule, clean: Tensor, { noise, timestep }: NoiseDraw): Tensor {
+  const at = (value: (alphaCumprod: number) => number): Tensor => coefficient(schedule, value, timestep, clean.dtype);
   if (schedule.predictionType === "epsilon") return noise;
   if (schedule.predictionType === "sample") return clean;
   return add(
