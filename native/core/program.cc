@@ -104,6 +104,9 @@ constexpr struct {
               {"adamw", "lr"},
               {"adamw", "correction1"},
               {"adamw", "correction2"},
+              {"adamw_mixed", "lr"},
+              {"adamw_mixed", "correction1"},
+              {"adamw_mixed", "correction2"},
               {"ema", "decay"}};
 
 void check_slots(const Program& program, size_t index) {

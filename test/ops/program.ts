@@ -6,7 +6,7 @@ import { isFloat } from "../../lib/graph/ops/check.js";
 import { input, parameter } from "../../lib/graph/ops/leaf.js";
 import type { Executable, Session } from "../../lib/graph/session.js";
 import { buildGraph, byteSize, type Graph, type Tensor } from "../../lib/graph/tensor.js";
-import { type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
+import { convert, type HostTensor, hostTensor, hostTensorFromBytes } from "../../lib/util/host-tensor.js";
 import type { Values } from "../support/compare.js";
 import type { Nd } from "../support/nd.js";
 import type { CaseInput, OpCase } from "./case.js";
@@ -84,19 +84,19 @@ export class CaseProgram {
   async run(x: readonly Nd[], u: readonly Nd[] = []): Promise<Record<string, Values>> {
     const offsets = persistentOffsets(this.c, this.dtype);
     const inputs: Record<string, HostTensor> = Object.fromEntries(u.map((value, k) => [`u${k}`, host(value)]));
-    for (const [k, { persistent }] of this.c.inputs.entries()) {
+    for (const [k, { persistent, dtype = this.dtype }] of this.c.inputs.entries()) {
       if (!persistent) inputs[`x${k}`] = host(x[k]!);
-      else this.session.write("case", offsets[k]!, hostTensor(this.dtype, x[k]!.shape, [...x[k]!.data]).data);
+      else this.session.write("case", offsets[k]!, hostTensor(dtype, x[k]!.shape, [...x[k]!.data]).data);
     }
     const results = await this.session.run(this.#executable, { inputs, scalars: this.c.scalars ?? {} });
-    return Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, data as unknown as Values]));
+    return Object.fromEntries(Object.entries(results).map(([name, result]) => [name, numbers(result)]));
   }
 
   /** What the persistent input k holds after the last run. */
   async buffer(k: number): Promise<Values> {
-    const offset = persistentOffsets(this.c, this.dtype)[k]!;
-    const bytes = await this.session.read("case", offset, byteSize({ dtype: this.dtype, shape: this.c.inputs[k]!.shape }));
-    return this.dtype === "f64" ? new Float64Array(bytes) : new Float32Array(bytes);
+    const { dtype = this.dtype, shape } = this.c.inputs[k]!;
+    const bytes = await this.session.read("case", persistentOffsets(this.c, this.dtype)[k]!, byteSize({ dtype, shape }));
+    return numbers(hostTensorFromBytes(dtype, shape, bytes));
   }
 }
 
@@ -104,6 +104,11 @@ export class CaseProgram {
 export function outputsOf(results: Readonly<Record<string, Values>>): Values[] {
   const names = Object.keys(results).filter(name => name.startsWith("y"));
   return names.sort((a, b) => Number(a.slice(1)) - Number(b.slice(1))).map(name => results[name]!);
+}
+
+/** Values, also where the array holds bit patterns. */
+function numbers(tensor: HostTensor): Values {
+  return (tensor.dtype === "bf16" ? convert(tensor, "f64") : tensor).data as unknown as Values;
 }
 
 function host({ shape, data }: Nd): HostTensor {

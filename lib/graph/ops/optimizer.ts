@@ -1,7 +1,7 @@
 /** Effects on persistent buffers. Every number that changes from step to step is the name of a scalar slot. */
 
 import { defineOp } from "../op.js";
-import { currentGraph, sameShape, type Tensor } from "../tensor.js";
+import { currentGraph, type DType, sameShape, type Tensor } from "../tensor.js";
 import { check, checkFloats, checkShape, type NoAttrs, show } from "./check.js";
 
 export type AdamwOptions = {
@@ -20,30 +20,65 @@ export type AdamwOptions = {
 /** One AdamW update of param with its moments m and v, all of one shape, in place; the gradient is first multiplied by gradScale (f64 [1]).
  *  m += (1 - beta1) (g - m), v += (1 - beta2) (g^2 - v), param -= lr (weightDecay param + (m / correction1) / (sqrt(v / correction2) + eps)).
  *  Loshchilov & Hutter 2019, arXiv:1711.05101, in the order of operations of torch.optim.AdamW. */
-export function adamw(
-  { param, grad, m, v, gradScale }: { param: Tensor; grad: Tensor; m: Tensor; v: Tensor; gradScale?: Tensor },
-  { beta1, beta2, eps, weightDecay, learningRate = "learningRate", correction1 = "correction1", correction2 = "correction2" }: AdamwOptions,
-): { param: Tensor; m: Tensor; v: Tensor } {
-  const slot = (name: string): number => currentGraph().scalarSlot(name);
-  const slots = { lr: slot(learningRate), correction1: slot(correction1), correction2: slot(correction2) };
-  const [paramAfter, mAfter, vAfter] = adamwOp({ beta1, beta2, eps, weightDecay, ...slots }, param, grad, m, v, gradScale);
+export function adamw({ param, grad, m, v, gradScale }: AdamwTensors, options: AdamwOptions): { param: Tensor; m: Tensor; v: Tensor } {
+  const [paramAfter, mAfter, vAfter] = adamwOp(adamwAttrs(options), param, grad, m, v, gradScale);
   return { param: paramAfter, m: mAfter, v: vAfter };
 }
+/** Parameters and moments are f32 or f64; the gradient is of the same dtype, or bf16. */
+export type AdamwTensors = { param: Tensor; grad: Tensor; m: Tensor; v: Tensor; gradScale?: Tensor };
 type AdamwAttrs = { beta1: number; beta2: number; eps: number; weightDecay: number; lr: number; correction1: number; correction2: number };
 const adamwOp = defineOp({
   name: "adamw",
   writes: [0, 2, 3],
-  infer({ beta1, beta2, eps }: AdamwAttrs, param: Tensor, grad: Tensor, m: Tensor, v: Tensor, gradScale?: Tensor) {
-    checkFloats("adamw", { param, grad, m, v });
-    for (const [name, x] of Object.entries({ grad, m, v })) checkShape("adamw", name, x, param.shape);
-    if (gradScale) check("adamw", gradScale.dtype === "f64" && sameShape(gradScale.shape, [1]), `expected gradScale f64 [1], received ${show(gradScale)}`);
-    check("adamw", beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, `expected beta1 and beta2 in [0, 1), received ${beta1} and ${beta2}`);
-    check("adamw", eps > 0, `expected eps > 0, received ${eps}`);
+  infer(attrs: AdamwAttrs, param: Tensor, grad: Tensor, m: Tensor, v: Tensor, gradScale?: Tensor) {
+    checkAdamw("adamw", attrs, { param, grad, m, v, ...(gradScale && { gradScale }) });
     return [param, m, v];
   },
 });
 
-/** shadow += (1 - decay) (param - shadow), in place; `decay` is the name of a scalar slot. */
+/** The same update, which also writes the new parameters to `copy` (bf16, what the model computes with): they need no second pass over memory. */
+export function adamwMixed(
+  { param, grad, m, v, copy, gradScale }: AdamwTensors & { copy: Tensor },
+  options: AdamwOptions,
+): { param: Tensor; m: Tensor; v: Tensor; copy: Tensor } {
+  const [paramAfter, mAfter, vAfter, copyAfter] = adamwMixedOp(adamwAttrs(options), param, grad, m, v, copy, gradScale);
+  return { param: paramAfter, m: mAfter, v: vAfter, copy: copyAfter };
+}
+const adamwMixedOp = defineOp({
+  name: "adamw_mixed",
+  writes: [0, 2, 3, 4],
+  infer(attrs: AdamwAttrs, param: Tensor, grad: Tensor, m: Tensor, v: Tensor, copy: Tensor, gradScale?: Tensor) {
+    checkAdamw("adamw_mixed", attrs, { param, grad, m, v, ...(gradScale && { gradScale }) });
+    const fits = copy.dtype === "bf16" && sameShape(copy.shape, param.shape);
+    check("adamw_mixed", fits, `expected copy bf16 [${param.shape}], received ${show(copy)}`);
+    return [param, m, v, copy];
+  },
+});
+
+function adamwAttrs({
+  beta1,
+  beta2,
+  eps,
+  weightDecay,
+  learningRate = "learningRate",
+  correction1 = "correction1",
+  correction2 = "correction2",
+}: AdamwOptions): AdamwAttrs {
+  const slot = (name: string): number => currentGraph().scalarSlot(name);
+  return { beta1, beta2, eps, weightDecay, lr: slot(learningRate), correction1: slot(correction1), correction2: slot(correction2) };
+}
+
+function checkAdamw(op: string, { beta1, beta2, eps }: AdamwAttrs, { param, grad, m, v, gradScale }: AdamwTensors): void {
+  checkFloats(op, { param, m, v });
+  check(op, param.dtype === "f32" || param.dtype === "f64", `expected param in f32 or f64, received ${show(param)}`);
+  check(op, grad.dtype === param.dtype || grad.dtype === "bf16", `expected grad in ${param.dtype} or bf16, received ${show(grad)}`);
+  for (const [name, x] of Object.entries({ grad, m, v })) checkShape(op, name, x, param.shape);
+  if (gradScale) check(op, gradScale.dtype === "f64" && sameShape(gradScale.shape, [1]), `expected gradScale f64 [1], received ${show(gradScale)}`);
+  check(op, beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, `expected beta1 and beta2 in [0, 1), received ${beta1} and ${beta2}`);
+  check(op, eps > 0, `expected eps > 0, received ${eps}`);
+}
+
+/** shadow += (1 - decay) (param - shadow), in place; `decay` is the name of a scalar slot. Either may be bf16 beside the other, as in the two below. */
 export function ema(shadow: Tensor, param: Tensor, { decay = "emaDecay" }: { decay?: string } = {}): Tensor {
   return emaOp({ decay: currentGraph().scalarSlot(decay) }, shadow, param)[0];
 }
@@ -63,7 +98,7 @@ const accumulateOp = defineOp({
   infer: (_: NoAttrs, total: Tensor, x: Tensor) => [likeTarget("accumulate", "x", total, x)],
 });
 
-/** target = x, in place. */
+/** target = x, in place, rounded to the dtype of the target. */
 export function assign(target: Tensor, x: Tensor): Tensor {
   return assignOp({}, target, x)[0];
 }
@@ -87,6 +122,13 @@ const fillOp = defineOp({
 });
 
 function likeTarget(op: string, name: string, target: Tensor, x: Tensor): Tensor {
-  check(op, x.dtype === target.dtype && sameShape(x.shape, target.shape), `expected ${name} like the buffer ${show(target)}, received ${show(x)}`);
+  const fits = (x.dtype === target.dtype || mixes(x.dtype, target.dtype)) && sameShape(x.shape, target.shape);
+  check(op, fits, `expected ${name} like the buffer ${show(target)}, received ${show(x)}`);
   return target;
+}
+
+/** bf16 beside f32 or f64: gradients and compute copies of masters. */
+function mixes(a: DType, b: DType): boolean {
+  const masters = [a, b].filter(dtype => dtype === "f32" || dtype === "f64");
+  return masters.length === 1 && (a === "bf16" || b === "bf16");
 }

@@ -1,12 +1,17 @@
 /** Effects on persistent buffers, and the optimiser. */
 
-import { accumulate, adamw, assign, ema, fill } from "../../../lib/graph/ops/optimizer.js";
-import type { Tensor } from "../../../lib/graph/tensor.js";
+import { accumulate, adamw, adamwMixed, assign, ema, fill } from "../../../lib/graph/ops/optimizer.js";
+import type { DType, Tensor } from "../../../lib/graph/tensor.js";
+import { fromBf16, toBf16 } from "../../../lib/util/half.js";
 import { map, type Nd } from "../../support/nd.js";
+import type { Rng } from "../../support/rng.js";
 import { type CaseInput, type OpCase, positive } from "../case.js";
 
 const buffer = (shape: readonly number[]): CaseInput => ({ shape, frozen: true, persistent: true });
 const given = (shape: readonly number[]): CaseInput => ({ shape, frozen: true });
+const { fround } = Math; // a local: see support/rng.ts
+const bf16 = (x: number): number => fromBf16(toBf16(x));
+const inBf16 = { dtype: "bf16" as DType, values: (random: Rng) => bf16(random.normal()) };
 const scaleInput = (value: number): CaseInput => ({ shape: [1], dtype: "f64", frozen: true, values: () => value });
 const zip = (a: Nd, b: Nd, f: (a: number, b: number) => number): Nd => ({ shape: a.shape, data: a.data.map((v, i) => f(v, b.data[i]!)) });
 
@@ -28,6 +33,8 @@ const pairwise = (
 
 interface Setting {
   readonly shape: readonly number[];
+  /** The gradient is bf16, and the parameters have a copy in bf16. */
+  readonly mixed?: true;
   readonly update: number;
   readonly weightDecay: number;
   readonly gradScale?: number;
@@ -38,26 +45,38 @@ const settings: readonly Setting[] = [
   { shape: [37], update: 1, weightDecay: 0.01, gradScale: 0.3 },
   { shape: [40000], update: 1000, weightDecay: 0.1, gradScale: 1 },
 ];
+const mixedSettings: readonly Setting[] = [
+  { shape: [1], mixed: true, update: 1, weightDecay: 0 },
+  { shape: [37], mixed: true, update: 5, weightDecay: 0.01, gradScale: 0.3 }, // few: where f32 and f64 round to bf16 apart, an element is off by 2^-9
+];
 
 const [beta1, beta2, eps, learningRate] = [0.9, 0.999, 1e-8, 0.01];
 
-const adamwCases = settings.map(({ shape, update, weightDecay, gradScale }): OpCase => {
+const adamwCases = [...settings, ...mixedSettings].map(({ shape, mixed, update, weightDecay, gradScale }): OpCase => {
   const scalars = { learningRate, correction1: 1 - beta1 ** update, correction2: 1 - beta2 ** update };
+  const gradient = mixed ? { ...given(shape), ...inBf16 } : given(shape);
+  const copies = mixed ? [{ ...buffer(shape), ...inBf16 }] : [];
+  const moments = [buffer(shape), { ...buffer(shape), values: positive }];
   return {
-    name: `adamw [${shape}] update ${update} weight decay ${weightDecay}${gradScale ? ` gradient times ${gradScale}` : ""}`,
-    inputs: [buffer(shape), given(shape), buffer(shape), { ...buffer(shape), values: positive }, ...(gradScale ? [scaleInput(gradScale)] : [])],
+    name: `adamw${mixed ? "_mixed" : ""} [${shape}] update ${update} weight decay ${weightDecay}${gradScale ? ` gradient times ${gradScale}` : ""}`,
+    inputs: [buffer(shape), gradient, ...moments, ...copies, ...(gradScale ? [scaleInput(gradScale)] : [])],
     scalars,
-    build([param, grad, m, v, factor]) {
-      const after = adamw({ param: param!, grad: grad!, m: m!, v: v!, ...(factor && { gradScale: factor }) }, { beta1, beta2, eps, weightDecay });
-      return [after.param, after.m, after.v];
+    build([param, grad, m, v, ...rest]) {
+      const factor = gradScale ? rest.at(-1) : undefined;
+      const tensors = { param: param!, grad: grad!, m: m!, v: v!, ...(factor && { gradScale: factor }) };
+      const options = { beta1, beta2, eps, weightDecay };
+      const after = mixed ? adamwMixed({ ...tensors, copy: rest[0]! }, options) : adamw(tensors, options);
+      return Object.values(after);
     },
-    reference([param, grad, m, v, factor]) {
+    reference([param, grad, m, v, ...rest]) {
+      const factor = gradScale ? rest.at(-1) : undefined;
       const g = map(grad!, x => x * (factor ? factor.data[0]! : 1));
       const m1 = zip(m!, g, (old, x) => beta1 * old + (1 - beta1) * x);
       const v1 = zip(v!, g, (old, x) => beta2 * old + (1 - beta2) * x * x);
       const step = zip(m1, v1, (first, second) => first / scalars.correction1 / (Math.sqrt(second / scalars.correction2) + eps));
       const decayed = map(param!, x => x * (1 - learningRate * weightDecay));
-      return [zip(decayed, step, (x, s) => x - learningRate * s), m1, v1];
+      const moved = zip(decayed, step, (x, s) => x - learningRate * s);
+      return [moved, m1, v1, ...(mixed ? [map(moved, bf16)] : [])];
     },
   };
 });
@@ -72,5 +91,23 @@ export const optimizerCases: readonly OpCase[] = [
   ),
   ...pairwise("accumulate", accumulate, (total, x) => total + x),
   ...pairwise("assign", assign, (_target, x) => x),
+  {
+    name: "accumulate [37] from bf16",
+    inputs: [
+      { ...buffer([37]), dtype: "f32" },
+      { ...given([37]), ...inBf16 },
+    ],
+    build: ([total, x]) => [accumulate(total!, x!)],
+    reference: ([total, x]) => [zip(total!, x!, (a, b) => fround(a + b))],
+  },
+  {
+    name: "assign [37] to bf16",
+    inputs: [
+      { ...buffer([37]), ...inBf16 },
+      { ...given([37]), dtype: "f32" },
+    ],
+    build: ([target, x]) => [assign(target!, x!)],
+    reference: ([, x]) => [map(x!, bf16)],
+  },
   { name: "fill [3,5]", inputs: [buffer([3, 5])], build: ([target]) => [fill(target!, -1.5)], reference: ([target]) => [map(target!, () => -1.5)] },
 ];
