@@ -2,7 +2,7 @@
 
 import { defineOp } from "../op.js";
 import { currentGraph, sameShape, type Tensor } from "../tensor.js";
-import { check, checkFloats, checkShape, type NoAttrs, show } from "./check.js";
+import { check, checkFloats, checkShape, isFloat, type NoAttrs, show } from "./check.js";
 
 export type AdamwOptions = {
   /** Decay of the first and second moment, in [0, 1). */
@@ -53,24 +53,24 @@ const emaOp = defineOp({
   infer: (_: { decay: number }, shadow: Tensor, param: Tensor) => [likeTarget("ema", "param", shadow, param)],
 });
 
-/** total += x, in place. */
+/** total += x, in place; x may have another floating-point dtype. */
 export function accumulate(total: Tensor, x: Tensor): Tensor {
   return accumulateOp({}, total, x)[0];
 }
 const accumulateOp = defineOp({
   name: "accumulate",
   writes: [0],
-  infer: (_: NoAttrs, total: Tensor, x: Tensor) => [likeTarget("accumulate", "x", total, x)],
+  infer: (_: NoAttrs, total: Tensor, x: Tensor) => [shapedLikeTarget("accumulate", total, x)],
 });
 
-/** target = x, in place. */
+/** target = x, in place; x may have another floating-point dtype and is then rounded. */
 export function assign(target: Tensor, x: Tensor): Tensor {
   return assignOp({}, target, x)[0];
 }
 const assignOp = defineOp({
   name: "assign",
   writes: [0],
-  infer: (_: NoAttrs, target: Tensor, x: Tensor) => [likeTarget("assign", "x", target, x)],
+  infer: (_: NoAttrs, target: Tensor, x: Tensor) => [shapedLikeTarget("assign", target, x)],
 });
 
 /** target = value everywhere, in place: clears a buffer without a second one of its size. */
@@ -85,6 +85,10 @@ const fillOp = defineOp({
     return [target];
   },
 });
+
+function shapedLikeTarget(op: string, target: Tensor, x: Tensor): Tensor {
+  return isFloat(x.dtype) && isFloat(target.dtype) && sameShape(x.shape, target.shape) ? target : likeTarget(op, "x", target, x);
+}
 
 function likeTarget(op: string, name: string, target: Tensor, x: Tensor): Tensor {
   check(op, x.dtype === target.dtype && sameShape(x.shape, target.shape), `expected ${name} like the buffer ${show(target)}, received ${show(x)}`);
