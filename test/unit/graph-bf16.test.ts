@@ -1,6 +1,6 @@
 /** bf16 as a dtype of computation: what ops give in it, what stays f32 beside it, and what the gradients of both are. */
 
-import { ShapeError } from "../../lib/errors.js";
+import { ProgramError, ShapeError } from "../../lib/errors.js";
 import { compileGraph } from "../../lib/graph/compile.js";
 import { grad } from "../../lib/graph/grad.js";
 import { attention } from "../../lib/graph/ops/attention.js";
@@ -11,7 +11,8 @@ import { linear, matmul } from "../../lib/graph/ops/matmul.js";
 import { groupNorm, layerNorm } from "../../lib/graph/ops/norm.js";
 import { accumulate, adamw, assign } from "../../lib/graph/ops/optimizer.js";
 import { sumRows } from "../../lib/graph/ops/reduce.js";
-import { buildGraph, type DType, extendGraph, type Node, type Tensor } from "../../lib/graph/tensor.js";
+import type { Target } from "../../lib/graph/target.js";
+import { buildGraph, type DType, extendGraph, type Graph, type Node, scope, type Tensor } from "../../lib/graph/tensor.js";
 import { opCases } from "../ops/cases.js";
 import { caseGraph, type Float, gradientGraph } from "../ops/program.js";
 import { persistent } from "../support/leaves.js";
@@ -97,6 +98,27 @@ test.each<[string, () => unknown, string]>([
   ],
 ])("combinations that no kernel computes are refused by name: %s", (_, body, message) => {
   built(() => expect(body).toThrow(message));
+});
+
+const cpu: Target = { backend: "cpu", kernels: new Set() };
+
+test("a program in bf16 is refused for the cpu by name, and may be kept, converted and copied there", () => {
+  const compiled = (body: (graph: Graph) => void) => () => compileGraph(buildGraph(body), { name: "p", target: cpu });
+  const product = compiled(g =>
+    g.output(
+      "y",
+      scope("head", () => linear(of("bf16", 2, 3), of("bf16", 5, 3))),
+    ),
+  );
+  expect(product).toThrow(ProgramError);
+  expect(product).toThrow("linear at head: the cpu backend computes in f32 and f64, not in bf16; use a GPU, or a model of f32");
+  const rounded = compiled(() => void assign(persistent("mirror", "bf16", 4), persistent("kept", "f32", 4)));
+  expect(rounded).toThrow("assign: on the cpu, expected a source in bf16, received f32; cast it");
+  const total = (dtype: DType, x: DType) => compiled(() => void accumulate(persistent("total", dtype, 4), persistent("x", x, 4)));
+  expect(total("f32", "bf16")).toThrow(ProgramError);
+  expect(total("bf16", "bf16")).toThrow(ProgramError);
+  for (const fine of [total("f64", "f64"), compiled(() => void assign(persistent("a", "bf16", 4), cast(persistent("b", "f32", 4), "bf16")))])
+    expect(fine).not.toThrow();
 });
 
 /** Ops that bf16 does not reach: numbers drawn or formed in f32, sums of predictions, the optimizer, sums in f64. */
