@@ -4,7 +4,7 @@ import { defineOp } from "../op.js";
 import { type DType, numel, type Tensor, typed } from "../tensor.js";
 import { check, checkBesideVectors, checkCount, checkFloats, checkShape, productType, show, wide, width } from "./check.js";
 import { cast } from "./elementwise.js";
-import type { ProductOptions } from "./matmul.js";
+import { otherType, type ProductOptions } from "./matmul.js";
 import { sumRows } from "./reduce.js";
 
 /** padding: zeros at [top, bottom, left, right]; one number stands for all four. */
@@ -15,7 +15,7 @@ type ConvAttrs = { stride: number; padding: readonly number[] };
  *  H' = floor((H + top + bottom - kh) / stride) + 1. The bias may be f32 beside bf16. */
 export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, { stride = 1, padding = 0, dtype }: ConvOptions = {}): Tensor {
   const sides = typeof padding === "number" ? [padding, padding, padding, padding] : padding;
-  return conv2dOp({ stride, padding: sides, ...(dtype && { dtype }) }, x, weight, bias)[0];
+  return conv2dOp({ stride, padding: sides, ...otherType(x, dtype) }, x, weight, bias)[0];
 }
 const conv2dOp = defineOp({
   name: "conv2d",

@@ -17,7 +17,7 @@ export function matmul(
   b: Tensor,
   { transposeA = false, transposeB = false, dtype }: { transposeA?: boolean; transposeB?: boolean } & ProductOptions = {},
 ): Tensor {
-  return matmulOp({ transposeA, transposeB, ...(dtype && { dtype }) }, a, b)[0];
+  return matmulOp({ transposeA, transposeB, ...otherType(a, dtype) }, a, b)[0];
 }
 const matmulOp = defineOp({
   name: "matmul",
@@ -42,6 +42,11 @@ const matmulOp = defineOp({
   },
 });
 
+/** The attribute of a product whose dtype is not that of its operands. */
+export function otherType(x: Tensor, dtype: DType | undefined): { dtype?: DType } {
+  return dtype === undefined || dtype === x.dtype ? {} : { dtype };
+}
+
 function matmulSizes({ transposeA, transposeB }: MatmulAttrs, a: Tensor, b: Tensor): { m: number; k: number; n: number; innerB: number } {
   const [aRows = 0, aColumns = 0] = a.shape.slice(-2);
   const [bRows = 0, bColumns = 0] = b.shape.slice(-2);
@@ -52,7 +57,7 @@ function matmulSizes({ transposeA, transposeB }: MatmulAttrs, a: Tensor, b: Tens
 
 /** x [.., K] times weight [N, K] transposed, plus bias [N] if given -> [.., N]. The bias may be f32 beside bf16. */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor, { dtype }: ProductOptions = {}): Tensor {
-  return linearOp(dtype ? { dtype } : {}, x, weight, bias)[0];
+  return linearOp(otherType(x, dtype), x, weight, bias)[0];
 }
 const linearOp = defineOp({
   name: "linear",
