@@ -10,20 +10,21 @@ import { compileWithPlan } from "../lib/graph/compile.js";
 import type { Graph } from "../lib/graph/tensor.js";
 import { parseUNetConfig, type UNetConfig } from "../lib/models/unet-config.js";
 import { adaptUNet, declareUNet } from "../lib/models/unet-parameters.js";
-import { Params } from "../lib/nn/params.js";
+import { Params, storage } from "../lib/nn/params.js";
 import { dspo } from "../lib/objectives/dspo.js";
 import { adamW } from "../lib/train/optimizer.js";
 import { microGraph, updateGraph } from "../lib/train/step.js";
 
 interface Case {
   readonly model: "sd15" | "sdxl-base";
+  readonly dtype: "f32" | "bf16";
   readonly pairs: number;
   /** LoRA rank, or undefined: all parameters are trained and a frozen copy is the reference. */
   readonly rank?: number;
   readonly recompute: "none" | "blocks";
 }
 
-const cases: readonly Case[] = [
+const shapes: readonly Omit<Case, "dtype">[] = [
   { model: "sd15", pairs: 1, recompute: "none" },
   { model: "sd15", pairs: 4, recompute: "none" },
   { model: "sd15", pairs: 4, recompute: "blocks" },
@@ -35,6 +36,7 @@ const cases: readonly Case[] = [
   { model: "sdxl-base", pairs: 1, rank: 16, recompute: "blocks" },
   { model: "sdxl-base", pairs: 1, recompute: "blocks" },
 ];
+const cases: readonly Case[] = (["f32", "bf16"] as const).flatMap(dtype => shapes.map(shape => ({ ...shape, dtype })));
 
 interface Report {
   readonly name: string;
@@ -50,15 +52,16 @@ interface Report {
   readonly arenas: Readonly<Record<string, number>>;
 }
 
-function plan({ model, pairs, rank, recompute }: Case): Report {
+function plan(one: Case): Report {
+  const { model, dtype, pairs, rank, recompute } = one;
   const started = performance.now();
-  const { micro, update } = buildStep(readConfig(model), pairs, rank, recompute);
+  const { micro, update } = buildStep(readConfig(model), one);
   const built = performance.now();
   const compiled = compileWithPlan(micro, { name: "micro" });
   const updated = compileWithPlan(update, { name: "update" });
   const arenas = Object.fromEntries([...compiled.program.arenas, ...updated.program.arenas].filter(a => a.name !== "scratch").map(a => [a.name, a.bytes]));
   return {
-    name: `${model}, ${pairs} pairs, ${rank ? `LoRA rank ${rank}` : "full"}${recompute === "blocks" ? ", recomputed" : ""}`,
+    name: `${model} ${dtype}, ${pairs} pairs, ${rank ? `LoRA rank ${rank}` : "full"}${recompute === "blocks" ? ", recomputed" : ""}`,
     micro: compiled.program.instructions.length,
     update: updated.program.instructions.length,
     buildMs: built - started,
@@ -74,8 +77,8 @@ function readConfig(model: Case["model"]): UNetConfig {
   return parseUNetConfig(JSON.parse(readFileSync(path, "utf8")), path);
 }
 
-function buildStep(config: UNetConfig, batch: number, rank: number | undefined, recompute: Case["recompute"]): { micro: Graph; update: Graph } {
-  const store = declareUNet(config, "f32");
+function buildStep(config: UNetConfig, { dtype, pairs: batch, rank, recompute }: Case): { micro: Graph; update: Graph } {
+  const store = declareUNet(config, dtype, { trainable: rank === undefined });
   const adapter = rank ? adaptUNet(config, store, { rank }) : undefined;
   const trainable = adapter?.store ?? store;
   const gradients = trainable.mirror("gradients");
@@ -85,7 +88,7 @@ function buildStep(config: UNetConfig, batch: number, rank: number | undefined, 
     objective: dspo({ beta: 0.01 }),
     schedule: noiseSchedule(),
     policy: new Params(store, { adapter }),
-    reference: new Params(adapter ? store : store.mirror("reference")),
+    reference: new Params(adapter ? store : store.mirror("reference", storage(dtype, false))),
     trainable,
     gradients,
     batch,
@@ -98,19 +101,19 @@ function buildStep(config: UNetConfig, batch: number, rank: number | undefined, 
 
 function main(): void {
   const { values } = parseArgs({ options: { filter: { type: "string", default: "" }, json: { type: "boolean", default: false } } });
-  const chosen = cases.filter(c => `${c.model} ${c.pairs} ${c.rank ? "lora" : "full"} ${c.recompute}`.includes(values.filter));
+  const chosen = cases.filter(c => `${c.model} ${c.dtype} ${c.pairs} ${c.rank ? "lora" : "full"} ${c.recompute}`.includes(values.filter));
   if (values.json) console.log(JSON.stringify(chosen.map(plan), null, 2));
   else printTable(chosen);
 }
 
 function printTable(chosen: readonly Case[]): void {
-  console.log("step".padEnd(46), "micro  update  build ms  plan ms  live peak    scratch   persistent arenas");
+  console.log("step".padEnd(50), "micro  update  build ms  plan ms  live peak    scratch   persistent arenas");
   for (const one of chosen) {
     const r = plan(one);
     const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
     const arenas = Object.entries(r.arenas).map(([name, bytes]) => `${name} ${gib(bytes)}`);
     const numbers = [String(r.micro).padStart(5), String(r.update).padStart(7), r.buildMs.toFixed(0).padStart(9), r.planMs.toFixed(0).padStart(8)];
-    console.log(r.name.padEnd(46), ...numbers, gib(r.livePeak).padStart(10), gib(r.scratch).padStart(10), " ", arenas.join(", "));
+    console.log(r.name.padEnd(50), ...numbers, gib(r.livePeak).padStart(10), gib(r.scratch).padStart(10), " ", arenas.join(", "));
   }
 }
 

@@ -3,6 +3,7 @@
 import { optimize } from "./passes.js";
 import { type Plan, planGraph } from "./plan.js";
 import type { Program, ProgramPort, ProgramTensor } from "./program.js";
+import { checkDtypes, type Target } from "./target.js";
 import type { Graph, NamedTensor, Tensor } from "./tensor.js";
 
 export interface CompileOptions {
@@ -11,6 +12,8 @@ export interface CompileOptions {
   readonly arenas?: Readonly<Record<string, number>>;
   /** Whether chains of elementwise ops become single instructions: true if not given. Results have the same bits either way. */
   readonly fuse?: boolean;
+  /** What it is to run on; without it the program is a plan for no machine in particular. Throws ProgramError where the backend cannot compute it. */
+  readonly target?: Target;
 }
 
 /** The program of a graph. */
@@ -19,9 +22,10 @@ export function compileGraph(graph: Graph, options: CompileOptions): Program {
 }
 
 /** The program of a graph together with its memory plan, for reports and fitPlan. */
-export function compileWithPlan(graph: Graph, { name, arenas = {}, fuse = true }: CompileOptions): { readonly program: Program; readonly plan: Plan } {
+export function compileWithPlan(graph: Graph, { name, arenas = {}, fuse = true, target }: CompileOptions): { readonly program: Program; readonly plan: Plan } {
   const optimized = optimize(graph, { fuse });
   const plan = planGraph(optimized, arenas);
+  if (target) checkDtypes(plan.instructions, target);
   return { program: assemble(optimized, plan, name), plan };
 }
 

@@ -3,7 +3,8 @@
 
 import { GradError } from "../errors.js";
 import { overlap, persistentBytes } from "./alias.js";
-import { add } from "./ops/elementwise.js";
+import { wide } from "./ops/check.js";
+import { add, cast } from "./ops/elementwise.js";
 import { full } from "./ops/leaf.js";
 import { Replays } from "./recompute.js";
 import { currentGraph, type Graph, type Node, numel, sameShape, type Tensor } from "./tensor.js";
@@ -16,7 +17,8 @@ export interface GradOptions {
 type Gradients = Map<Tensor, Tensor>;
 type Optional = Tensor | undefined;
 
-/** d loss / d x for every x of `wrt`, each of the shape and dtype of x. `loss` has one element.
+/** d loss / d x for every x of `wrt`, each of the shape of x and of its dtype, or in f32 where x is bf16 and its gradient a sum over rows (that of a weight).
+ *  `loss` has one element.
  *  Throws a GradError where an op on the way has no rule, or where no way leads from `loss` to x. */
 export function grad(loss: Tensor, wrt: readonly Tensor[], options: GradOptions = {}): Tensor[] {
   if (numel(loss.shape) !== 1) throw new GradError(loss.node.op.name, loss.node.label, `expected a loss of 1 element, received [${loss.shape}]`);
@@ -80,7 +82,7 @@ function leadingTo(nodes: readonly Node[], wrt: readonly Tensor[]): ReadonlySet<
 
 function stepBack(gradients: Gradients, node: Node, see: (tensor: Tensor) => Tensor, leads: ReadonlySet<Tensor>): void {
   const inputs = node.inputs.map(x => x && see(x));
-  const cotangents = node.outputs.map(y => gradients.get(y) ?? full(0, y.shape, y.dtype));
+  const cotangents = node.outputs.map(y => cast(gradients.get(y) ?? full(0, y.shape, y.dtype), y.dtype));
   const flows = rule(node, inputs, node.outputs.map(see), cotangents);
   for (let i = 0; i < Math.max(flows.length, node.inputs.length); i++) {
     const x = node.inputs[i];
@@ -109,11 +111,12 @@ function rule(node: Node, inputs: readonly Optional[], outputs: readonly Tensor[
 
 function arrive(gradients: Gradients, tensor: Tensor, gradient: Tensor): void {
   const before = gradients.get(tensor);
-  gradients.set(tensor, before ? add(before, gradient) : gradient);
+  const type = before && before.dtype !== gradient.dtype ? wide(tensor.dtype) : gradient.dtype;
+  gradients.set(tensor, before ? add(cast(before, type), cast(gradient, type)) : gradient);
 }
 
 function fitting(gradient: Optional, x: Tensor, node: Node, what: string): Tensor {
-  if (gradient && sameShape(gradient.shape, x.shape) && gradient.dtype === x.dtype) return gradient;
+  if (gradient && sameShape(gradient.shape, x.shape) && (gradient.dtype === x.dtype || gradient.dtype === wide(x.dtype))) return gradient;
   const received = gradient ? `${gradient.dtype} [${gradient.shape}]` : "none";
   throw new GradError(node.op.name, node.label, `expected ${what} to be ${x.dtype} [${x.shape}], received ${received}`);
 }

@@ -5,6 +5,7 @@ import type { DeferredTensor, TensorFile } from "../data/safetensors.js";
 import { DataError, WeightsError } from "../errors.js";
 import type { Session } from "../graph/session.js";
 import { sameShape } from "../graph/tensor.js";
+import { refresh } from "../nn/init.js";
 import type { ParameterEntry, ParameterStore } from "../nn/params.js";
 import { convert, type HostDType, type HostTensor, outsideShape, toInside } from "../util/host-tensor.js";
 
@@ -21,7 +22,7 @@ export interface LoadControl {
   readonly onProgress?: ((bytesDone: number, bytesTotal: number) => void) | undefined;
 }
 
-/** Reads every parameter of the store from a file into the session, which already holds the store's arena. Aborted, or after an error of the file, it leaves
+/** Reads every parameter of the store from a file into the session, which already holds the store's arenas, its bf16 copy included. Aborted, or after an error of the file, it leaves
  *  some parameters read and others as they were.
  *  Throws WeightsError listing all that is missing, unexpected or mismatched; DataError if two stored names mean one parameter, or bytes cannot be read. */
 export async function loadWeights(
@@ -35,10 +36,11 @@ export async function loadWeights(
   const total = matched.reduce((sum, { place }) => sum + place.bytes, 0);
   let done = 0;
   for (const { entry, place } of matched) {
-    await session.load(store.arena, entry.offset, place, { dtype: store.dtype, layout: entry.layout, signal });
+    await session.load(store.arena, entry.offset, place, { dtype: entry.dtype, layout: entry.layout, signal });
     done += place.bytes;
     onProgress?.(done, total);
   }
+  await refresh(session, store);
 }
 
 /** Every parameter with the stored tensor that it is read from. Touches no session: a model can be refused before memory is taken. */
@@ -74,18 +76,18 @@ export function writeParameter(session: Session, store: ParameterStore, entry: P
   const wanted = outsideShape(entry.shape, entry.layout);
   if (!sameShape(value.shape, wanted))
     throw new WeightsError(store.arena, [], [], [{ name: entry.name, expected: `[${wanted}]`, received: `[${value.shape}]` }]);
-  session.write(store.arena, entry.offset, toInside(convert(value, store.dtype), entry.layout).data);
+  session.write(store.arena, entry.offset, toInside(convert(value, entry.dtype), entry.layout).data);
 }
 
-/** Reads one parameter back, in checkpoint order and a float dtype, the store's by default. */
-export function readParameter(session: Session, store: ParameterStore, entry: ParameterEntry, dtype: HostDType = store.dtype): Promise<HostTensor> {
-  return session.readTensor(store.arena, entry.offset, { dtype: store.dtype, shape: entry.shape, layout: entry.layout }, dtype);
+/** Reads one parameter back, in checkpoint order and a float dtype, by default the one that it is kept in. */
+export function readParameter(session: Session, store: ParameterStore, entry: ParameterEntry, dtype: HostDType = entry.dtype): Promise<HostTensor> {
+  return session.readTensor(store.arena, entry.offset, { dtype: entry.dtype, shape: entry.shape, layout: entry.layout }, dtype);
 }
 
-/** The parameters of a store as writeSafetensors takes them, each read when it is written. `dtype` is that of the file, the store's by default. */
-export function storedWeights(session: Session, store: ParameterStore, dtype: HostDType = store.dtype): Map<string, DeferredTensor> {
+/** The parameters of a store as writeSafetensors takes them, each read when it is written. `dtype` is that of the file, by default what each is kept in. */
+export function storedWeights(session: Session, store: ParameterStore, dtype?: HostDType): Map<string, DeferredTensor> {
   const deferred = (entry: ParameterEntry): DeferredTensor => ({
-    dtype,
+    dtype: dtype ?? entry.dtype,
     shape: outsideShape(entry.shape, entry.layout),
     read: () => readParameter(session, store, entry, dtype),
   });

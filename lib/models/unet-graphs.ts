@@ -55,7 +55,7 @@ export function feedOf({ sample, timestep, encoderHiddenStates, addedText }: UNe
 }
 
 function buildForward(graph: Graph, config: UNetConfig, params: Params, shapes: UNetHostInputs, recompute: Recompute): { inputs: UNetInputs; output: Tensor } {
-  const inputs = declareInputs(shapes, params.store.dtype === "f64" ? "f64" : "f32");
+  const inputs = declareInputs(shapes, params.store.computes === "f64" ? "f64" : "f32");
   const output = unet(config, params, inputs, { recompute });
   graph.output("output", output, "bchw");
   return { inputs, output };

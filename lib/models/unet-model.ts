@@ -11,7 +11,7 @@ import { compileGraph } from "../graph/compile.js";
 import type { Executable, Session } from "../graph/session.js";
 import { initialise, initialStreams, reserve } from "../nn/init.js";
 import type { LoraAdapter, LoraOptions } from "../nn/lora.js";
-import { type ParameterStore, Params } from "../nn/params.js";
+import { type ModelDType, type ParameterStore, Params } from "../nn/params.js";
 import { writeAtomically, writeFully } from "../util/atomic-file.js";
 import type { HostDType, HostTensor } from "../util/host-tensor.js";
 import { parseStrictJson } from "../util/strict-json.js";
@@ -27,8 +27,11 @@ const baseName = "diffusion_pytorch_model";
 
 export interface UNetLoadOptions extends LoadControl {
   readonly device: Device;
-  /** Dtype of weights and arithmetic, whatever the files hold: "f32" by default. */
-  readonly dtype?: "f32" | "f64";
+  /** Dtype of arithmetic, whatever the files hold: "f32" by default. "bf16" needs a GPU; predictions, gradients and whatever is trained stay f32. */
+  readonly dtype?: ModelDType;
+  /** Whether the weights themselves may be trained (default true). Frozen, a model of "bf16" takes 2 bytes a weight rather than 6: enough for
+   *  generating and for training an adapter. */
+  readonly trainable?: boolean;
   /** "fp16" reads `diffusion_pytorch_model.fp16.safetensors`. */
   readonly variant?: string;
 }
@@ -66,11 +69,11 @@ export class UNet implements AsyncDisposable {
 
   /** Loads a diffusers folder: config.json and safetensors, whole, variant or sharded. Config and weights are checked before memory is taken.
    *  Throws DataError, ConfigError (unsupported fields), WeightsError (missing, unexpected, mismatched), the signal's reason. */
-  static async load(folder: string, { device, dtype, variant, signal, onProgress }: UNetLoadOptions): Promise<UNet> {
-    const compute = checkDType("UNet.load", dtype);
+  static async load(folder: string, { device, dtype = "f32", trainable = true, variant, signal, onProgress }: UNetLoadOptions): Promise<UNet> {
+    checkDType("UNet.load", dtype, device);
     signal?.throwIfAborted();
     const config = readUNetConfig(folder);
-    const store = declareUNet(config, compute);
+    const store = declareUNet(config, dtype, { trainable });
     const file = readWeights(folder, baseName, variant);
     try {
       matchWeights(store, file);
@@ -81,9 +84,10 @@ export class UNet implements AsyncDisposable {
   }
 
   /** A model with random weights: `config` is what config.json would hold. */
-  static async create(config: unknown, { device, dtype, seed }: UNetCreateOptions): Promise<UNet> {
+  static async create(config: unknown, { device, dtype = "f32", trainable = true, seed }: UNetCreateOptions): Promise<UNet> {
+    checkDType("UNet.create", dtype, device);
     const parsed = parseUNetConfig(config, "UNet.create");
-    const store = declareUNet(parsed, checkDType("UNet.create", dtype));
+    const store = declareUNet(parsed, dtype, { trainable });
     return UNet.#open(parsed, store, device, session => initialise(session, store, { seed, stream: initialStreams.model }));
   }
 
@@ -165,7 +169,7 @@ export class UNet implements AsyncDisposable {
     this.#adapter = adapter;
   }
 
-  /** Writes config.json and the weights, as diffusers' save_pretrained does. `dtype` is that of the file. */
+  /** Writes config.json and the weights, as diffusers' save_pretrained does. `dtype` is that of the file, by default what the weights are kept in. */
   async save(folder: string, { dtype }: { readonly dtype?: HostDType } = {}): Promise<void> {
     this.#checkOpen();
     await mkdir(folder, { recursive: true });
@@ -196,7 +200,7 @@ export class UNet implements AsyncDisposable {
     const known = this.#programs.get(key);
     if (known) return known;
     const graph = (kind === "forward" ? forwardGraph : gradientGraph)(this.config, this.params, inputs, recompute);
-    const arenas = { [this.store.arena]: this.store.bytes, ...(this.#adapter && { [this.#adapter.store.arena]: this.#adapter.store.bytes }) };
+    const arenas = { ...this.store.arenas, ...this.#adapter?.store.arenas };
     const executable = this.session.compile(compileGraph(graph, { name: `unet ${kind}`, arenas }));
     this.#programs.set(key, executable);
     return executable;
@@ -225,7 +229,7 @@ function withPrefix<T>(record: Readonly<Record<string, T>>, prefix: string): Rec
   return Object.fromEntries(own.map(([name, value]) => [name.slice(prefix.length), value]));
 }
 
-function checkDType(subject: string, dtype: string = "f32"): "f32" | "f64" {
-  if (dtype !== "f32" && dtype !== "f64") throw new ConfigError(subject, "dtype", '"f32" or "f64"', dtype);
-  return dtype;
+function checkDType(subject: string, dtype: ModelDType, { kind }: Device): void {
+  const possible: readonly ModelDType[] = kind === "cpu" ? ["f32", "f64"] : ["f32", "f64", "bf16"];
+  if (!possible.includes(dtype)) throw new ConfigError(subject, "dtype", `${possible.map(d => `"${d}"`).join(" or ")} on a ${kind} device`, dtype);
 }

@@ -4,13 +4,17 @@ import { ConfigError } from "../errors.js";
 import { input } from "../graph/ops/leaf.js";
 import { buildGraph, typed } from "../graph/tensor.js";
 import { LoraAdapter, type LoraOptions } from "../nn/lora.js";
-import { ParameterStore, Params } from "../nn/params.js";
+import { type ModelDType, ParameterStore, Params, storage } from "../nn/params.js";
 import { unet } from "./unet.js";
 import type { UNetConfig } from "./unet-config.js";
 
-/** All parameters of a model, in the order of its forward pass, sealed. */
-export function declareUNet(config: UNetConfig, dtype: "f32" | "f64", { arena = "parameters" }: { arena?: string } = {}): ParameterStore {
-  const store = new ParameterStore({ arena, dtype, trainable: true });
+/** All parameters of a model that computes in `dtype`, in the order of its forward pass, sealed. */
+export function declareUNet(
+  config: UNetConfig,
+  dtype: ModelDType,
+  { arena = "parameters", trainable = true }: { arena?: string; trainable?: boolean } = {},
+): ParameterStore {
+  const store = new ParameterStore({ arena, ...storage(dtype, trainable) });
   visit(config, new Params(store));
   store.seal();
   return store;
@@ -18,7 +22,7 @@ export function declareUNet(config: UNetConfig, dtype: "f32" | "f64", { arena = 
 
 /** An adapter for the modules of a model that its targets name, in a sealed store of its own. Throws ConfigError where they name none. */
 export function adaptUNet(config: UNetConfig, base: ParameterStore, options: LoraOptions, { arena = "lora" }: { arena?: string } = {}): LoraAdapter {
-  const adapter = new LoraAdapter(new ParameterStore({ arena, dtype: base.dtype, trainable: true }), options);
+  const adapter = new LoraAdapter(new ParameterStore({ arena, ...storage(base.computes, true) }), options);
   visit(config, new Params(base, { adapter }));
   if (adapter.store.entries.size === 0) throw new ConfigError("lora", "targets", "names of modules of this model", adapter.targets);
   adapter.store.seal();
@@ -26,7 +30,7 @@ export function adaptUNet(config: UNetConfig, base: ParameterStore, options: Lor
 }
 
 function visit(config: UNetConfig, params: Params): void {
-  const dtype = params.store.dtype === "f64" ? "f64" : "f32";
+  const dtype = params.store.computes === "f64" ? "f64" : "f32";
   const side = 2 ** (config.down.length - 1);
   const added = config.addedText;
   const sizes = added ? Math.min(6, Math.floor((added.inputs - 1) / added.dim)) : 0;

@@ -3,7 +3,8 @@
 
 import { ShapeError } from "../errors.js";
 import { attention as attend } from "../graph/ops/attention.js";
-import { add, affine, silu } from "../graph/ops/elementwise.js";
+import { wide } from "../graph/ops/check.js";
+import { add, affine, cast, silu } from "../graph/ops/elementwise.js";
 import { timestepEmbedding } from "../graph/ops/embed.js";
 import { geglu } from "../graph/ops/gate.js";
 import { upsampleNearest } from "../graph/ops/resample.js";
@@ -38,15 +39,17 @@ interface Context {
   readonly region: <T>(body: () => T) => T;
 }
 
-/** The model's prediction (noise, v or flow, as it was trained) [B, H, W, outChannels]. Throws ShapeError naming the input that does not fit. */
+/** The model's prediction (noise, v or flow, as it was trained) [B, H, W, outChannels]. Inputs are cast to what the parameters compute in; the prediction
+ *  of bf16 is f32, because objectives multiply its differences from a reference by thousands. Throws ShapeError naming the input that does not fit. */
 export function unet(config: UNetConfig, p: Params, inputs: UNetInputs, { recompute = "none" }: UNetOptions = {}): Tensor {
   checkInputs(config, inputs);
-  const { sample, encoderHiddenStates: text } = inputs;
+  const { sample, encoderHiddenStates } = inputs;
+  const dtype = p.store.computes;
   const time = silu(embedTime(config, p, inputs)); // [B, timeDim]
-  const context: Context = { config, time, text, region: recompute === "blocks" ? recomputed : body => body() };
+  const context: Context = { config, time, text: cast(encoderHiddenStates, dtype), region: recompute === "blocks" ? recomputed : body => body() };
 
   const centered = config.centerInput ? affine(sample, { scale: 2, shift: -1 }) : sample;
-  let x = conv2d(centered, p.at("conv_in"), { channels: config.down[0]!.channels, kernel: config.convInKernel });
+  let x = conv2d(cast(centered, dtype), p.at("conv_in"), { channels: config.down[0]!.channels, kernel: config.convInKernel });
   const skips = [x];
   for (const [i, block] of config.down.entries()) {
     const maps = downBlock(x, block, p.at(`down_blocks.${i}`), context, i < config.down.length - 1);
@@ -59,20 +62,21 @@ export function unet(config: UNetConfig, p: Params, inputs: UNetInputs, { recomp
     x = upBlock(x, taken, block, p.at(`up_blocks.${i}`), context, skips.at(-1));
   }
   x = groupNorm(x, p.at("conv_norm_out"), { groups: config.groups, eps: config.eps, silu: true });
-  return conv2d(x, p.at("conv_out"), { channels: config.outChannels, kernel: config.convOutKernel });
+  return conv2d(x, p.at("conv_out"), { channels: config.outChannels, kernel: config.convOutKernel, dtype: wide(dtype) });
 }
 
-/** Sinusoids of the timestep (and for SDXL of the sizes, joined with the pooled text), each through two linear layers -> [B, timeDim]. */
+/** Sinusoids of the timestep (and for SDXL of the sizes, joined with the pooled text), formed in f32 or f64, each through two linear layers -> [B, timeDim]. */
 function embedTime(config: UNetConfig, p: Params, { sample, timestep, addedText }: UNetInputs): Tensor {
   const { timeDim, flipSinToCos, frequencyShift: shift } = config;
   const dtype = sample.dtype === "f64" ? "f64" : "f32";
+  const computed = p.store.computes;
   const waves = timestepEmbedding(timestep, { dim: config.down[0]!.channels, flipSinToCos, shift, dtype });
-  const time = embed(waves, timeDim, p.at("time_embedding"));
+  const time = embed(cast(waves, computed), timeDim, p.at("time_embedding"));
   if (!config.addedText || !addedText) return time;
   const { textEmbeds, timeIds } = addedText;
   const batch = timeIds.shape[0]!;
   const sizes = timestepEmbedding(reshape(timeIds, [-1]), { dim: config.addedText.dim, flipSinToCos, shift, dtype });
-  const joined = concat([textEmbeds, reshape(sizes, [batch, -1])], 1); // [B, E + 6 * dim]
+  const joined = concat([cast(textEmbeds, computed), cast(reshape(sizes, [batch, -1]), computed)], 1); // [B, E + 6 * dim]
   return add(time, embed(joined, timeDim, p.at("add_embedding")));
 }
 

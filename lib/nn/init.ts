@@ -15,20 +15,26 @@ import type { ParameterStore } from "./params.js";
  *  Stores initialised from one seed take different `stream`s. */
 export const initialStreams = { model: 1 << 20, adapter: 1 << 21 } as const;
 
-/** Fills every parameter of a store with its declared initial value. */
+/** Fills every parameter of a store with its declared initial value, drawn in f32 whatever it is kept in. */
 export async function initialise(session: Session, store: ParameterStore, { seed, stream }: { seed: number; stream: number }): Promise<void> {
   const executable = session.compile(initialProgram(store, stream));
   await session.run(executable, { scalars: { [randomSlots.seed]: seed, [randomSlots.step]: 0, [randomSlots.offset]: 0 } });
 }
 
-/** Makes the session hold the store's arena, zeroed where it is new. */
+/** Makes the session hold the store's arenas, zeroed where they are new. */
 export function reserve(session: Session, store: ParameterStore): void {
   session.compile(
     compileGraph(
       buildGraph(() => {}),
-      { name: `reserve ${store.arena}`, arenas: { [store.arena]: store.bytes } },
+      { name: `reserve ${store.arena}`, arenas: store.arenas },
     ),
   );
+}
+
+/** Brings the bf16 copy of a store up to date, where it has one: after its arena was written from outside. */
+export async function refresh(session: Session, store: ParameterStore): Promise<void> {
+  const graph = buildGraph(() => store.refresh());
+  if (graph.nodes.length > 0) await session.run(session.compile(compileGraph(graph, { name: `refresh ${store.arena}`, arenas: store.arenas })), {});
 }
 
 function initialProgram(store: ParameterStore, stream: number): Program {
@@ -36,11 +42,12 @@ function initialProgram(store: ParameterStore, stream: number): Program {
   const graph = buildGraph(() => {
     for (const [i, { name, shape, init }] of [...store.entries.values()].entries())
       assign(
-        store.leaf(name),
+        store.kept(name),
         "value" in init
           ? full(init.value, shape, dtype)
           : affine(randomUniform(shape, { stream: stream + i, dtype }), { scale: 2 * init.bound, shift: -init.bound }),
       );
+    store.refresh();
   });
-  return compileGraph(graph, { name: `initialise ${store.arena}`, arenas: { [store.arena]: store.bytes } });
+  return compileGraph(graph, { name: `initialise ${store.arena}`, arenas: store.arenas });
 }

@@ -5,7 +5,7 @@ import { conv2d as conv2dOp } from "../graph/ops/conv.js";
 import { add } from "../graph/ops/elementwise.js";
 import { linear as linearOp } from "../graph/ops/matmul.js";
 import { groupNorm as groupNormOp, layerNorm as layerNormOp } from "../graph/ops/norm.js";
-import type { Tensor } from "../graph/tensor.js";
+import type { DType, Tensor } from "../graph/tensor.js";
 import type { Params } from "./params.js";
 
 export interface LinearOptions {
@@ -20,6 +20,8 @@ export interface Conv2dOptions {
   /** One number for all sides, or [top, bottom, left, right]; by default what keeps the size at stride 1. */
   readonly padding?: number | readonly [number, number, number, number];
   readonly bias?: boolean;
+  /** Of the result, where it is not that of x: f32 from bf16. */
+  readonly dtype?: DType;
 }
 
 /** x [.., K] -> [.., features]. Parameters: weight [features, K], bias [features]. */
@@ -34,13 +36,13 @@ export function linear(x: Tensor, p: Params, { features, bias = true }: LinearOp
 
 /** x [B, H, W, I] -> [B, H', W', channels]. Parameters: weight [channels, I, kernel, kernel] in checkpoints, bias [channels]. */
 export function conv2d(x: Tensor, p: Params, options: Conv2dOptions): Tensor {
-  const { channels, kernel = 3, stride = 1, padding = (kernel - 1) >> 1, bias = true } = options;
+  const { channels, kernel = 3, stride = 1, padding = (kernel - 1) >> 1, bias = true, dtype = x.dtype } = options;
   return p.scope(() => {
     const inputs = x.shape.at(-1)!;
     const init = { bound: 1 / Math.sqrt(inputs * kernel * kernel) };
     const weight = p.tensor("weight", [channels, kernel, kernel, inputs], { layout: "oihw", init });
-    const y = conv2dOp(x, weight, bias ? p.tensor("bias", [channels], { init }) : undefined, { stride, padding });
-    return p.adapter?.adapts(p.prefix) ? add(y, p.adapter.conv2d(x, p.prefix, { channels, kernel, stride, padding })) : y;
+    const y = conv2dOp(x, weight, bias ? p.tensor("bias", [channels], { init }) : undefined, { stride, padding, dtype });
+    return p.adapter?.adapts(p.prefix) ? add(y, p.adapter.conv2d(x, p.prefix, { channels, kernel, stride, padding, dtype })) : y;
   });
 }
 

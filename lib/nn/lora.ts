@@ -5,7 +5,7 @@ import { ConfigError } from "../errors.js";
 import { conv2d as conv2dOp } from "../graph/ops/conv.js";
 import { scale } from "../graph/ops/elementwise.js";
 import { linear as linearOp } from "../graph/ops/matmul.js";
-import type { Tensor } from "../graph/tensor.js";
+import type { DType, Tensor } from "../graph/tensor.js";
 import type { ParameterStore } from "./params.js";
 
 export interface LoraOptions {
@@ -67,12 +67,12 @@ export class LoraAdapter {
 
   /** The same of a convolution: A has its kernel, stride and padding, B is 1 x 1. x [B, H, W, I] -> [B, H', W', channels]. */
   conv2d(x: Tensor, module: string, options: ConvolutionShape): Tensor {
-    const { channels, kernel, stride, padding } = options;
+    const { channels, kernel, stride, padding, dtype } = options;
     const inputs = x.shape.at(-1)!;
     const init = { bound: 1 / Math.sqrt(inputs * kernel * kernel) };
     const down = this.store.tensor(downName(module), [this.rank, kernel, kernel, inputs], { layout: "oihw", init });
     const up = this.store.tensor(upName(module), [channels, 1, 1, this.rank], { layout: "oihw", init: { value: 0 } });
-    return conv2dOp(this.#scaled(conv2dOp(x, down, undefined, { stride, padding })), up);
+    return conv2dOp(this.#scaled(conv2dOp(x, down, undefined, { stride, padding })), up, undefined, { dtype });
   }
 
   /** The factor is applied where the tensor is narrowest. */
@@ -87,6 +87,8 @@ export interface ConvolutionShape {
   readonly kernel: number;
   readonly stride: number;
   readonly padding: number | readonly [number, number, number, number];
+  /** Of the result. */
+  readonly dtype: DType;
 }
 
 export function downName(module: string): string {

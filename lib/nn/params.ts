@@ -3,7 +3,9 @@
  *  second list of names to keep in step. Nothing here knows models, files or devices. */
 
 import { ConfigError, ShapeError } from "../errors.js";
+import { wide } from "../graph/ops/check.js";
 import { parameter } from "../graph/ops/leaf.js";
+import { assign } from "../graph/ops/optimizer.js";
 import { currentGraph, type DType, dtypeBytes, type Graph, type Layout, numel, sameShape, scope, type Tensor } from "../graph/tensor.js";
 import type { LoraAdapter } from "./lora.js";
 
@@ -23,6 +25,8 @@ export interface ParameterEntry {
   readonly init: Init;
   /** First element, counted in elements: the same in every mirror, whatever its dtype. */
   readonly start: number;
+  /** What it is kept in: the store's dtype, or f32 for a vector of a frozen store that computes in bf16. */
+  readonly dtype: DType;
   /** First byte in the arena of this store. */
   readonly offset: number;
 }
@@ -33,26 +37,42 @@ export interface ParameterStoreOptions {
   readonly dtype: DType;
   /** Whether an optimizer may move them; a frozen store has no gradients and no moments. */
   readonly trainable: boolean;
+  /** "bf16": models read matrices and kernels in bf16, and vectors (biases, norms) in f32: there are few, and a sum is rounded once. A store of f32 then keeps a
+   *  second arena `<arena>/bf16`, rounded from the first, which `refresh` brings up to date; one of bf16 keeps its own vectors in f32. By default models
+   *  read what is kept. */
+  readonly compute?: "bf16" | undefined;
 }
 
 /** Entries begin at multiples of 64 elements, so at multiples of 64 bytes in a mirror of any dtype; the elements between are zero and stay zero. */
 const alignment = 64;
 
+/** What a model computes in. */
+export type ModelDType = "f32" | "f64" | "bf16";
+
+/** How a model that computes in `dtype` keeps its weights: trained in bf16, they are f32, for an update is mostly smaller than a rounding of bf16. */
+export function storage(dtype: ModelDType, trainable: boolean): Pick<ParameterStoreOptions, "dtype" | "compute" | "trainable"> {
+  if (dtype !== "bf16") return { dtype, trainable };
+  return { dtype: trainable ? "f32" : "bf16", compute: "bf16", trainable };
+}
+
 export class ParameterStore {
   readonly arena: string;
   readonly dtype: DType;
   readonly trainable: boolean;
-  readonly #entries: Map<string, ParameterEntry>;
+  readonly compute: "bf16" | undefined;
+  readonly #entries = new Map<string, ParameterEntry>();
   readonly #leaves = new WeakMap<Graph, Map<string, Tensor>>();
-  #elements: number;
-  #sealed: boolean;
+  #elements = 0;
+  #bytes = 0;
+  #sealed = false;
 
-  constructor({ arena, dtype, trainable }: ParameterStoreOptions, from?: ParameterStore) {
+  constructor({ arena, dtype, trainable, compute }: ParameterStoreOptions, from?: ParameterStore) {
+    if (compute && dtype !== "f32" && dtype !== "bf16") throw new ConfigError("ParameterStore", "compute", "none for a store that is not f32 or bf16", compute);
     this.arena = arena;
     this.dtype = dtype;
     this.trainable = trainable;
-    this.#entries = new Map([...(from?.entries ?? [])].map(([name, e]) => [name, { ...e, offset: e.start * dtypeBytes[dtype] }]));
-    this.#elements = from?.elements ?? 0;
+    this.compute = compute;
+    for (const entry of from?.entries.values() ?? []) this.#add(entry);
     this.#sealed = from !== undefined;
   }
 
@@ -66,7 +86,22 @@ export class ParameterStore {
   }
 
   get bytes(): number {
-    return this.#elements * dtypeBytes[this.dtype];
+    return this.#bytes;
+  }
+
+  /** Bytes of each of its arenas, by name. */
+  get arenas(): Record<string, number> {
+    return { [this.arena]: this.#bytes, ...(this.#rounded && { [this.#rounded]: this.#elements * dtypeBytes.bf16 }) };
+  }
+
+  /** What a model that reads these parameters computes in. */
+  get computes(): ModelDType {
+    return this.compute ?? (this.dtype === "f64" ? "f64" : "f32");
+  }
+
+  /** The arena with the bf16 copy of f32 weights, if there is one. */
+  get #rounded(): string | undefined {
+    return this.compute && this.dtype !== this.compute ? `${this.arena}/${this.compute}` : undefined;
   }
 
   /** Elements of the parameters themselves. */
@@ -74,7 +109,7 @@ export class ParameterStore {
     return [...this.#entries.values()].reduce((n, e) => n + numel(e.shape), 0);
   }
 
-  /** The parameter as a leaf of the current graph: declared if it is new, else checked against its declaration. Throws ShapeError. */
+  /** The parameter as models read it: declared if it is new, else checked against its declaration. Throws ShapeError. */
   tensor(name: string, shape: readonly number[], options: ParameterOptions): Tensor {
     const entry = this.#entries.get(name);
     if (!entry) this.#declare(name, shape, options);
@@ -85,38 +120,67 @@ export class ParameterStore {
 
   #declare(name: string, shape: readonly number[], { layout = "plain", init }: ParameterOptions): void {
     if (this.#sealed) throw new ShapeError("parameter", `${name} is not a parameter of "${this.arena}", which is complete`);
-    const start = this.#elements;
-    this.#entries.set(name, { name, shape: [...shape], layout, init, start, offset: start * dtypeBytes[this.dtype] });
-    this.#elements = start + Math.ceil(numel(shape) / alignment) * alignment;
+    this.#add({ name, shape: [...shape], layout, init });
   }
 
-  /** A declared parameter as a leaf of the current graph; one graph has one leaf per parameter. */
+  #add({ name, shape, layout, init }: Pick<ParameterEntry, "name" | "shape" | "layout" | "init">): void {
+    const dtype = this.compute && shape.length === 1 ? wide(this.dtype) : this.dtype;
+    const elements = Math.ceil(numel(shape) / alignment) * alignment;
+    this.#entries.set(name, { name, shape, layout, init, start: this.#elements, dtype, offset: this.#bytes });
+    this.#elements += elements;
+    this.#bytes += elements * dtypeBytes[dtype];
+  }
+
+  /** A declared parameter as models read it; one graph has one leaf per parameter. */
   leaf(name: string): Tensor {
-    const entry = this.#entries.get(name);
-    if (!entry) throw new ShapeError("parameter", `"${this.arena}" has no parameter ${name}`);
-    return this.#leafOf(name, entry.shape, entry.offset);
+    const { shape, start } = this.#entry(name);
+    if (!this.#rounded || shape.length === 1) return this.kept(name);
+    return this.#leafOf({ arena: this.#rounded, name, dtype: "bf16", shape, offset: start * dtypeBytes.bf16 });
+  }
+
+  /** A declared parameter as it is kept: what files are read into, what an optimizer moves. */
+  kept(name: string): Tensor {
+    const { dtype, shape, offset } = this.#entry(name);
+    return this.#leafOf({ arena: this.arena, name, dtype, shape, offset });
   }
 
   /** The whole arena as [elements], for work that treats every parameter alike. */
   flat(): Tensor {
-    return this.#leafOf("*", [this.#elements], 0);
+    if (this.#bytes !== this.#elements * dtypeBytes[this.dtype]) throw new ShapeError("parameter", `"${this.arena}" holds vectors of another dtype`);
+    return this.#leafOf({ arena: this.arena, name: "*", dtype: this.dtype, shape: [this.#elements], offset: 0 });
   }
 
-  #leafOf(name: string, shape: readonly number[], offset: number): Tensor {
+  /** Appends to the current graph what brings the bf16 copy up to date, for a store that has one: after every write to its arena. */
+  refresh(): void {
+    if (this.#rounded) assign(this.#leafOf({ arena: this.#rounded, name: "*", dtype: "bf16", shape: [this.#elements], offset: 0 }), this.flat());
+  }
+
+  /** Appends to the current graph: every parameter takes the value of its namesake in `from`, one by one, since the two may be kept in different dtypes. */
+  copy(from: ParameterStore): void {
+    for (const name of this.#entries.keys()) assign(this.kept(name), from.kept(name));
+  }
+
+  #entry(name: string): ParameterEntry {
+    const entry = this.#entries.get(name);
+    if (!entry) throw new ShapeError("parameter", `"${this.arena}" has no parameter ${name}`);
+    return entry;
+  }
+
+  #leafOf(leaf: Parameters<typeof parameter>[0]): Tensor {
     const graph = currentGraph();
     const leaves = this.#leaves.get(graph) ?? new Map<string, Tensor>();
     this.#leaves.set(graph, leaves);
-    const known = leaves.get(name);
-    if (known) return known;
-    const leaf = parameter({ arena: this.arena, name, dtype: this.dtype, shape, offset });
-    leaves.set(name, leaf);
-    return leaf;
+    const key = `${leaf.arena} ${leaf.name}`;
+    const known = leaves.get(key) ?? parameter(leaf);
+    leaves.set(key, known);
+    return known;
   }
 
   /** A store of the same entries in another arena: gradients, moments, averages, a reference. It is sealed. */
-  mirror(arena: string, options: { dtype?: DType; trainable?: boolean } = {}): ParameterStore {
+  mirror(arena: string, options: Partial<Pick<ParameterStoreOptions, "dtype" | "trainable" | "compute">> = {}): ParameterStore {
     if (arena === this.arena) throw new ConfigError("ParameterStore.mirror", "arena", "another arena", arena);
-    return new ParameterStore({ arena, dtype: options.dtype ?? this.dtype, trainable: options.trainable ?? false }, this);
+    const { dtype = this.dtype, trainable = false, compute } = options;
+    return new ParameterStore({ arena, dtype, trainable, compute }, this);
   }
 
   /** No parameter can be declared from here on: a name that is asked for and missing is an error. */

@@ -8,14 +8,14 @@ import { ConfigError } from "../errors.js";
 import { compileGraph } from "../graph/compile.js";
 import { input } from "../graph/ops/leaf.js";
 import { assign, fill } from "../graph/ops/optimizer.js";
-import { buildGraph, type Tensor, typed } from "../graph/tensor.js";
+import { buildGraph, typed } from "../graph/tensor.js";
 import { loadWeights, matchWeights, storedWeights } from "../models/load.js";
 import { initialise, initialStreams, reserve } from "../nn/init.js";
 import { LoraAdapter, type LoraOptions } from "../nn/lora.js";
-import { ParameterStore, Params } from "../nn/params.js";
+import { ParameterStore, Params, storage } from "../nn/params.js";
 import type { Checkpoint, CheckpointContents } from "./checkpoint.js";
 import type { Optimizer, OptimizerState } from "./optimizer.js";
-import { computeDtype } from "./step.js";
+import { sampleDtype } from "./step.js";
 import type { Trainable } from "./trainable.js";
 
 export interface RunWeightsOptions {
@@ -51,7 +51,7 @@ export class RunWeights {
     this.trainable = this.adapter?.store ?? model.store;
     if (!this.trainable.trainable) throw new ConfigError("train", "model.store", "trainable where no adapter is trained", "a frozen store");
     this.policy = new Params(model.store, { adapter: this.adapter });
-    if (reference && !this.adapter) this.#copied = model.store.mirror(`${model.store.arena}/reference`);
+    if (reference && !this.adapter) this.#copied = model.store.mirror(`${model.store.arena}/reference`, storage(model.store.computes, false));
     this.reference = reference ? new Params(this.#copied ?? model.store) : undefined;
     this.gradients = this.trainable.mirror(`${this.trainable.arena}/gradient`);
     this.state = optimizer.state(this.trainable);
@@ -65,7 +65,7 @@ export class RunWeights {
 
   /** Bytes of every arena, as compileGraph takes them. */
   get arenas(): Record<string, number> {
-    return Object.fromEntries(this.stores.map(store => [store.arena, store.bytes]));
+    return Object.assign({}, ...this.stores.map(store => store.arenas));
   }
 
   /** Values of a run that starts: zero gradients and state, a fresh adapter, reference and average as copies. */
@@ -73,21 +73,21 @@ export class RunWeights {
     const { session } = this.model;
     for (const store of this.stores) reserve(session, store);
     if (this.#newAdapter) await initialise(session, this.trainable, { seed, stream: initialStreams.adapter });
-    for (const store of [this.gradients, ...Object.values(this.state)]) await this.#set(store, target => fill(target, 0));
-    if (this.#copied) await this.#set(this.#copied, target => assign(target, this.model.store.flat()));
-    if (this.average) await this.#set(this.average, target => assign(target, this.trainable.flat()));
+    for (const store of [this.gradients, ...Object.values(this.state)]) await this.#set(store, target => fill(target.flat(), 0));
+    if (this.#copied) await this.#set(this.#copied, target => target.copy(this.model.store));
+    if (this.average) await this.#set(this.average, target => assign(target.flat(), this.trainable.flat()));
   }
 
   /** Forgets micro-batches of a step that was broken off. */
   async clearGradients(): Promise<void> {
-    await this.#set(this.gradients, target => fill(target, 0));
+    await this.#set(this.gradients, store => fill(store.flat(), 0));
   }
 
   /** Makes the average the trained weights. */
   async applyAverage(): Promise<void> {
     const { average } = this;
     if (!average) throw new ConfigError("train", "ema", "set, so that there is an average to apply", undefined);
-    await this.#set(this.trainable, target => assign(target, average.flat()));
+    await this.#set(this.trainable, store => assign(store.flat(), average.flat()));
   }
 
   /** SHA-256 of the model's store as it stands. */
@@ -123,18 +123,21 @@ export class RunWeights {
     ];
   }
 
-  async #set(store: ParameterStore, write: (target: Tensor) => Tensor): Promise<void> {
+  async #set(store: ParameterStore, write: (store: ParameterStore) => void): Promise<void> {
     const { session } = this.model;
-    const graph = buildGraph(() => void write(store.flat()));
+    const graph = buildGraph(() => {
+      write(store);
+      store.refresh();
+    });
     await session.run(session.compile(compileGraph(graph, { name: `set ${store.arena}`, arenas: this.arenas })), {});
   }
 }
 
 /** An adapter declares its parameters by being used: one forward pass of one sample does it. */
 function declaredAdapter({ denoiser, store }: Trainable, options: LoraOptions): LoraAdapter {
-  const adapter = new LoraAdapter(new ParameterStore({ arena: `${store.arena}/lora`, dtype: store.dtype, trainable: true }), options);
+  const adapter = new LoraAdapter(new ParameterStore({ arena: `${store.arena}/lora`, ...storage(store.computes, true) }), options);
   buildGraph(() => {
-    const sample = input("sample", typed(computeDtype(store), 1, ...denoiser.sampleShape), "bchw");
+    const sample = input("sample", typed(sampleDtype(store), 1, ...denoiser.sampleShape), "bchw");
     denoiser.predict(sample, input("timestep", typed("i32", 1)), denoiser.condition(1), new Params(store, { adapter }));
   });
   if (adapter.store.entries.size === 0) throw new ConfigError("lora", "targets", "names of layers of this model", adapter.targets);

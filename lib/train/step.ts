@@ -63,7 +63,7 @@ export function microGraph(options: MicroOptions): Graph {
 /** Noised samples (winners first, then losers) and the prediction of any parameters on them. */
 function denoising(options: Pick<MicroOptions, "denoiser" | "objective" | "schedule" | "policy" | "batch" | "noise" | "conditionDropout">) {
   const { denoiser, schedule, batch } = options;
-  const dtype = computeDtype(options.policy.store);
+  const dtype = sampleDtype(options.policy.store);
   const shape = [batch, ...denoiser.sampleShape];
   const paired = options.objective.batch === "pair";
   const winners = input("winners", { dtype, shape }, "bchw");
@@ -116,14 +116,15 @@ export function updateGraph({ trainable, gradients, optimizer, state, maxGradNor
     const coefficient = maxGradNorm === undefined ? one : minimum(one, div(full(maxGradNorm, [1], "f64"), shift(norm, 1e-6)));
     const finite = sub(norm, norm); // 0; NaN where the norm is NaN or infinite, and then the optimizer writes nothing
     optimizer.update({ parameters: trainable, gradients, state, gradScale: add(coefficient, finite) });
+    trainable.refresh();
     fill(gradients.flat(), 0);
     graph.output("gradNorm", norm);
   });
 }
 
-/** Activations are computed in f32, or in f64 where the parameters are f64. */
-export function computeDtype(store: ParameterStore): "f32" | "f64" {
-  return store.dtype === "f64" ? "f64" : "f32";
+/** Samples, noise, predictions and their sums: f32, also for a model of bf16; f64 for one of f64. */
+export function sampleDtype(store: ParameterStore): "f32" | "f64" {
+  return store.computes === "f64" ? "f64" : "f32";
 }
 
 function referenceOf({ reference, objective }: MicroOptions): Params {

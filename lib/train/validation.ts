@@ -15,7 +15,7 @@ import { perSample } from "../objectives/objective.js";
 import { type HostTensor, hostTensor } from "../util/host-tensor.js";
 import type { BandResult, ValidationEvent } from "./events.js";
 import type { PairBatch, PairData } from "./pair-data.js";
-import { computeDtype } from "./step.js";
+import { sampleDtype } from "./step.js";
 
 export interface ValidationOptions {
   /** Held-out pairs; split by prompt, or the numbers flatter the run. */
@@ -43,7 +43,7 @@ export interface ValidationGraphOptions {
 
 /** Inputs: winners, losers, timestep [B], the condition. Outputs: E and D of the 2B samples, winners first (objectives/objective.ts). */
 export function validationGraph({ denoiser, schedule, policy, reference, batch }: ValidationGraphOptions): Graph {
-  const dtype = computeDtype(policy.store);
+  const dtype = sampleDtype(policy.store);
   const shape = [batch, ...denoiser.sampleShape];
   return buildGraph(graph => {
     const clean = concat([input("winners", { dtype, shape }, "bchw"), input("losers", { dtype, shape }, "bchw")], 0);

@@ -5,7 +5,7 @@ import { add } from "../../lib/graph/ops/elementwise.js";
 import { buildGraph } from "../../lib/graph/tensor.js";
 import { linear } from "../../lib/nn/layers.js";
 import { LoraAdapter } from "../../lib/nn/lora.js";
-import { ParameterStore, Params } from "../../lib/nn/params.js";
+import { ParameterStore, Params, storage } from "../../lib/nn/params.js";
 
 const init = { value: 0 };
 const make = (): ParameterStore => {
@@ -39,6 +39,66 @@ test("a mirror has the same elements in the same order in any dtype, 64-byte ali
     expect(() => buildGraph(() => mirror.tensor("e", [1], { init }))).toThrow(/e is not a parameter of "moments", which is complete/);
   }
   expect(() => make().mirror("parameters")).toThrow(ConfigError);
+});
+
+/** The places that a store's parameters are read from: arena, dtype, bytes from its start. */
+const places = (store: ParameterStore, of: "leaf" | "kept"): unknown[] => {
+  const found: unknown[] = [];
+  buildGraph(() => {
+    for (const name of store.entries.keys()) {
+      const { dtype, node } = store[of](name);
+      found.push([node.attrs.arena, dtype, node.attrs.offset]);
+    }
+  });
+  return found;
+};
+
+test("a store that is trained in bf16 is f32, with a rounded copy that matrices are read from", () => {
+  const store = new ParameterStore({ arena: "p", ...storage("bf16", true) }, make());
+  expect([store.dtype, store.computes, store.arenas]).toEqual(["f32", "bf16", { p: 768, "p/bf16": 384 }]);
+  expect(places(store, "kept")).toEqual([0, 256, 512].map(offset => ["p", "f32", offset]));
+  expect(places(store, "leaf")).toEqual([
+    ["p/bf16", "bf16", 0],
+    ["p", "f32", 256],
+    ["p/bf16", "bf16", 256],
+  ]);
+  const graph = buildGraph(() => store.refresh());
+  const [assigned] = graph.nodes.filter(node => node.op.name === "assign");
+  expect(assigned!.inputs.map(x => [x!.node.attrs.arena, x!.dtype, x!.shape])).toEqual([
+    ["p/bf16", "bf16", [192]],
+    ["p", "f32", [192]],
+  ]);
+  const moments = store.mirror("m");
+  expect([moments.dtype, moments.arenas]).toEqual(["f32", { m: 768 }]);
+});
+
+test("a store that is frozen in bf16 has one arena, in which vectors are f32", () => {
+  const store = make().mirror("r", storage("bf16", false));
+  expect([store.dtype, store.computes, store.arenas]).toEqual(["bf16", "bf16", { r: 128 + 256 + 128 }]);
+  const expected = [
+    ["r", "bf16", 0],
+    ["r", "f32", 128],
+    ["r", "bf16", 384],
+  ];
+  expect([places(store, "kept"), places(store, "leaf")]).toEqual([expected, expected]);
+  expect(buildGraph(() => store.refresh()).nodes).toEqual([]);
+  expect(() => buildGraph(() => store.flat())).toThrow('"r" holds vectors of another dtype');
+  const copied = buildGraph(() => store.copy(make()));
+  const types = copied.nodes.filter(n => n.op.name === "assign").map(n => n.inputs.map(x => x!.dtype));
+  expect(types).toEqual([
+    ["bf16", "f32"],
+    ["f32", "f32"],
+    ["bf16", "f32"],
+  ]);
+});
+
+test("other stores compute in what they are kept in", () => {
+  for (const dtype of ["f32", "f64"] as const)
+    for (const trainable of [true, false]) {
+      const store = make().mirror("s", storage(dtype, trainable));
+      expect([store.dtype, store.computes, store.trainable, places(store, "leaf")]).toEqual([dtype, dtype, trainable, places(store, "kept")]);
+    }
+  expect(() => new ParameterStore({ arena: "a", dtype: "f64", trainable: true, compute: "bf16" })).toThrow(ConfigError);
 });
 
 test("one graph has one leaf per parameter, another graph another", () => {

@@ -2,8 +2,8 @@
 
 import { defineOp } from "../op.js";
 import { type Tensor, typed } from "../tensor.js";
-import { check, checkCount, checkFloats, checkShape, width } from "./check.js";
-import { add, div, exp, greater, log, scale as scaled, select, sub } from "./elementwise.js";
+import { check, checkCount, checkFloats, checkShape, wide, width } from "./check.js";
+import { add, cast, div, exp, greater, log, scale as scaled, select, sub } from "./elementwise.js";
 import { constant } from "./leaf.js";
 import { matmul } from "./matmul.js";
 import { max, sum } from "./reduce.js";
@@ -29,14 +29,14 @@ const attentionOp = defineOp({
   infer({ heads, scale }: AttentionAttrs, q: Tensor, k: Tensor, v: Tensor, mask?: Tensor) {
     checkFloats("attention", { q, k, v, mask });
     checkShape("attention", "q", q, [null, null, null]);
-    const [batch = 0, queries = 0, wide = 0] = q.shape;
-    checkShape("attention", "k", k, [batch, null, wide]);
-    checkShape("attention", "v", v, [batch, k.shape[1]!, wide]);
+    const [batch = 0, queries = 0, channels = 0] = q.shape;
+    checkShape("attention", "k", k, [batch, null, channels]);
+    checkShape("attention", "v", v, [batch, k.shape[1]!, channels]);
     checkCount("attention", "heads", heads);
-    check("attention", wide % heads === 0, `${wide} channels do not split into ${heads} heads`);
+    check("attention", channels % heads === 0, `${channels} channels do not split into ${heads} heads`);
     check("attention", Number.isFinite(scale), `expected a finite scale, received ${scale}`);
     if (mask) checkShape("attention", "mask", mask, [mask.shape[0] === 1 ? 1 : batch, 1, 1, k.shape[1]!]);
-    return [q, typed(q.dtype === "f64" ? "f64" : "f32", batch, heads, queries)]; // y, lse
+    return [q, typed(wide(q.dtype), batch, heads, queries)]; // y, lse
   },
   vjp({ attrs, inputs: [q, k, v, mask], outputs: [y, lse], grads: [dy] }) {
     const [dq, dk, dv] = attentionVjpOp(attrs, dy, q, k, v, y, lse, mask);
@@ -53,16 +53,17 @@ const attentionVjpOp = defineOp({
 });
 
 function composed({ heads, causal, scale }: AttentionAttrs, q: Tensor, k: Tensor, v: Tensor, mask?: Tensor): readonly [Tensor, Tensor] {
-  const [batch = 0, queries = 0, wide = 0] = q.shape;
-  const byHead = (x: Tensor): Tensor => transpose(reshape(x, [batch, -1, heads, wide / heads]), [0, 2, 1, 3]); // [B, heads, N, d]
+  const [batch = 0, queries = 0, channels = 0] = q.shape;
+  const type = wide(q.dtype);
+  const byHead = (x: Tensor): Tensor => transpose(reshape(cast(x, type), [batch, -1, heads, channels / heads]), [0, 2, 1, 3]); // [B, heads, N, d]
   let logits = scaled(matmul(byHead(q), byHead(k), { transposeB: true }), scale); //                              [B, heads, N, M]
-  if (mask) logits = add(logits, mask);
+  if (mask) logits = add(logits, cast(mask, type));
   if (causal) logits = select(futureMask(logits), -1e30, logits);
   const largest = stopGradient(max(logits, [-1]));
   const powers = exp(sub(logits, largest));
   const total = sum(powers, [-1]); //                                                                             [B, heads, N, 1]
   const y = transpose(matmul(div(powers, total), byHead(v)), [0, 2, 1, 3]); //                                    [B, N, heads, d]
-  return [reshape(y, q.shape), reshape(add(log(total), largest), [batch, heads, queries])];
+  return [cast(reshape(y, q.shape), q.dtype), reshape(add(log(total), largest), [batch, heads, queries])];
 }
 
 /** 1 where the key comes after the query: [1, 1, N, M]. */

@@ -10,6 +10,11 @@ export function isFloat(dtype: DType): boolean {
   return dtype === "f64" || dtype === "f32" || dtype === "bf16" || dtype === "f16";
 }
 
+/** What sums over tensors of this dtype are kept in: statistics, logits, gradients of parameters. f32 for bf16 and f16, else the dtype itself. */
+export function wide(dtype: DType): DType {
+  return dtype === "bf16" || dtype === "f16" ? "f32" : dtype;
+}
+
 /** "f32 [2,3]", as messages show a tensor. */
 export function show(x: TensorType): string {
   return `${x.dtype} [${x.shape}]`;
@@ -29,6 +34,19 @@ export function checkFloats(op: string, tensors: { readonly [name: string]: Tens
     first ??= [name, x];
     check(op, x.dtype === first[1].dtype, `expected one dtype, received ${first[0]} ${show(first[1])} and ${name} ${show(x)}; cast one of them`);
   }
+}
+
+/** As checkFloats, but vectors of parameters (bias, gamma, beta) may be f32 beside a bf16 x: there are few of them, and they are added in f32 anyway. */
+export function checkBesideVectors(op: string, { x }: { readonly x: Tensor }, vectors: { readonly [name: string]: Tensor | undefined }): void {
+  checkFloats(op, { x });
+  for (const [name, v] of Object.entries(vectors)) if (v && v.dtype !== wide(x.dtype)) checkFloats(op, { x, [name]: v });
+}
+
+/** The dtype of a product of tensors like `x`: theirs, or the wider one in which it is summed. */
+export function productType(op: string, x: Tensor, dtype: DType = x.dtype): DType {
+  const fits = dtype === x.dtype || dtype === wide(x.dtype);
+  check(op, fits, `expected a result in ${[...new Set([x.dtype, wide(x.dtype)])].join(" or ")} from operands in ${x.dtype}, received ${dtype}`);
+  return dtype;
 }
 
 /** `x` has exactly this shape; null stands for any length. */

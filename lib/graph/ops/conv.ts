@@ -1,24 +1,27 @@
 /** Convolution of channels-last maps. */
 
 import { defineOp } from "../op.js";
-import { numel, type Tensor, typed } from "../tensor.js";
-import { check, checkCount, checkFloats, checkShape, show, width } from "./check.js";
+import { type DType, numel, type Tensor, typed } from "../tensor.js";
+import { check, checkBesideVectors, checkCount, checkFloats, checkShape, productType, show, wide, width } from "./check.js";
+import { cast } from "./elementwise.js";
+import { otherType, type ProductOptions } from "./matmul.js";
 import { sumRows } from "./reduce.js";
 
 /** padding: zeros at [top, bottom, left, right]; one number stands for all four. */
-export type ConvOptions = { readonly stride?: number; readonly padding?: number | readonly number[] };
+export type ConvOptions = { readonly stride?: number; readonly padding?: number | readonly number[] } & ProductOptions;
 type ConvAttrs = { stride: number; padding: readonly number[] };
 
 /** x [B,H,W,I] with weight [O,kh,kw,I] (cross-correlation, as everywhere in the field) and bias [O] -> [B,H',W',O],
- *  H' = floor((H + top + bottom - kh) / stride) + 1. */
-export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, { stride = 1, padding = 0 }: ConvOptions = {}): Tensor {
+ *  H' = floor((H + top + bottom - kh) / stride) + 1. The bias may be f32 beside bf16. */
+export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, { stride = 1, padding = 0, dtype }: ConvOptions = {}): Tensor {
   const sides = typeof padding === "number" ? [padding, padding, padding, padding] : padding;
-  return conv2dOp({ stride, padding: sides }, x, weight, bias)[0];
+  return conv2dOp({ stride, padding: sides, ...otherType(x, dtype) }, x, weight, bias)[0];
 }
 const conv2dOp = defineOp({
   name: "conv2d",
-  infer({ stride, padding }: ConvAttrs, x: Tensor, weight: Tensor, bias?: Tensor) {
-    checkFloats("conv2d", { x, weight, bias });
+  infer({ stride, padding, dtype }: ConvAttrs & { dtype?: DType }, x: Tensor, weight: Tensor, bias?: Tensor) {
+    checkFloats("conv2d", { x, weight });
+    checkBesideVectors("conv2d", { x }, { bias });
     checkShape("conv2d", "x", x, [null, null, null, null]);
     checkShape("conv2d", "weight", weight, [null, null, null, width(x)]);
     if (bias) checkShape("conv2d", "bias", bias, [weight.shape[0]!]);
@@ -31,13 +34,16 @@ const conv2dOp = defineOp({
       shape.every(n => n >= 1),
       `kernel ${weight.shape[1]}x${weight.shape[2]} does not fit into ${show(x)} with padding [${padding}]`,
     );
-    return [typed(x.dtype, ...shape)];
+    return [typed(productType("conv2d", x, dtype), ...shape)];
   },
-  vjp: ({ attrs, inputs: [x, weight, bias], grads: [dy] }) => [
-    conv2dDxOp({ ...attrs, height: x.shape[1]!, width: x.shape[2]! }, dy, weight)[0],
-    conv2dDwOp({ ...attrs, kernelHeight: weight.shape[1]!, kernelWidth: weight.shape[2]! }, dy, x)[0],
-    bias ? sumRows(dy) : null,
-  ],
+  vjp({ attrs: { stride, padding }, inputs: [x, weight, bias], grads: [cotangent] }) {
+    const dy = cast(cotangent, x.dtype);
+    return [
+      conv2dDxOp({ stride, padding, height: x.shape[1]!, width: x.shape[2]! }, dy, weight)[0],
+      conv2dDwOp({ stride, padding, kernelHeight: weight.shape[1]!, kernelWidth: weight.shape[2]! }, dy, x)[0],
+      bias ? sumRows(cotangent) : null,
+    ];
+  },
   flops: (attrs, x, weight) => convFlops(convShape(attrs.padding, attrs.stride, x, weight), weight.shape),
 });
 
@@ -58,13 +64,13 @@ const conv2dDxOp = defineOp({
   flops: (_, dy, weight) => convFlops(dy.shape, weight.shape),
 });
 
-/** dy [B,H',W',O], x [B,H,W,I] -> dweight [O, kernelHeight, kernelWidth, I]. */
+/** dy [B,H',W',O], x [B,H,W,I] -> dweight [O, kernelHeight, kernelWidth, I], in f32 from bf16. */
 const conv2dDwOp = defineOp({
   name: "conv2d_dw",
   infer({ kernelHeight, kernelWidth }: ConvAttrs & { kernelHeight: number; kernelWidth: number }, dy: Tensor, x: Tensor) {
     checkFloats("conv2d_dw", { dy, x });
     check("conv2d_dw", dy.shape[0] === x.shape[0], `expected one batch, received dy ${show(dy)} and x ${show(x)}`);
-    return [typed(dy.dtype, width(dy), kernelHeight, kernelWidth, width(x))];
+    return [typed(wide(dy.dtype), width(dy), kernelHeight, kernelWidth, width(x))];
   },
   flops: ({ kernelHeight, kernelWidth }, dy, x) => convFlops(dy.shape, [width(dy), kernelHeight, kernelWidth, width(x)]),
 });

@@ -2,7 +2,7 @@
 
 import { defineOp } from "../op.js";
 import { currentGraph, type DType, type Layout, numel, type Tensor, type TensorType } from "../tensor.js";
-import { check } from "./check.js";
+import { check, isFloat } from "./check.js";
 
 /** A tensor handed in with every run. `type.shape` is the inside shape: [B,H,W,C] for a map that comes as "bchw". */
 export function input(name: string, type: TensorType, layout: Layout = "plain"): Tensor {
@@ -34,7 +34,7 @@ const parameterOp = defineOp({
   vjp: () => [],
 });
 
-/** Numbers inlined in the program, row-major; f32, f64 or i32. */
+/** Numbers inlined in the program, row-major; floating point or i32. */
 export function constant(values: readonly number[], shape: readonly number[], dtype: DType = "f32"): Tensor {
   return constantOp({ values, shape, dtype })[0];
 }
@@ -48,7 +48,7 @@ const constantOp = defineOp({
   vjp: () => [],
 });
 
-/** One number everywhere; f32, f64 or i32. */
+/** One number everywhere; floating point or i32. */
 export function full(value: number, shape: readonly number[], dtype: DType = "f32"): Tensor {
   return fullOp({ value, shape, dtype })[0];
 }
@@ -63,7 +63,7 @@ const fullOp = defineOp({
 
 // A program is JSON, which has no NaN and no infinity.
 function checkNumber(op: string, value: number, dtype: DType): void {
-  check(op, dtype === "f32" || dtype === "f64" || dtype === "i32", `expected f32, f64 or i32, received ${dtype}`);
+  check(op, isFloat(dtype) || dtype === "i32", `expected a floating-point dtype or i32, received ${dtype}`);
   const fits = dtype === "i32" ? Number.isInteger(value) && Math.abs(value) < 2 ** 31 : Number.isFinite(value);
   check(op, fits, `expected a ${dtype === "i32" ? "32-bit integer" : "finite number"}, received ${value}`);
 }

@@ -88,7 +88,7 @@ const emaOp = defineOp({
   infer: (_: { decay: number }, shadow: Tensor, param: Tensor) => [likeTarget("ema", "param", shadow, param)],
 });
 
-/** total += x, in place. */
+/** total += x, in place; x may have another floating-point dtype. */
 export function accumulate(total: Tensor, x: Tensor): Tensor {
   return accumulateOp({}, total, x)[0];
 }
@@ -105,7 +105,7 @@ export function assign(target: Tensor, x: Tensor): Tensor {
 const assignOp = defineOp({
   name: "assign",
   writes: [0],
-  infer: (_: NoAttrs, target: Tensor, x: Tensor) => [likeTarget("assign", "x", target, x)],
+  infer: (_: NoAttrs, target: Tensor, x: Tensor) => [shapedLikeTarget("assign", target, x)],
 });
 
 /** target = value everywhere, in place: clears a buffer without a second one of its size. */

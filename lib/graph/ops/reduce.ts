@@ -2,7 +2,7 @@
 
 import { defineOp } from "../op.js";
 import { type Tensor, typed } from "../tensor.js";
-import { checkFloats, type NoAttrs, width } from "./check.js";
+import { checkFloats, type NoAttrs, wide, width } from "./check.js";
 import { affine, cast, div, greater, mul, scale } from "./elementwise.js";
 import { reshape } from "./shape.js";
 import { broadcast, reducedAxes, sum } from "./sum.js";
@@ -26,7 +26,7 @@ const maxOp = defineOp({
   },
 });
 
-/** x [.., C] summed over all axes but the last -> [C]: the gradient of a bias. */
+/** x [.., C] summed over all axes but the last -> [C], in f32 from bf16: the gradient of a bias. */
 export function sumRows(x: Tensor): Tensor {
   return sumRowsOp({}, x)[0];
 }
@@ -34,10 +34,10 @@ const sumRowsOp = defineOp({
   name: "sum_rows",
   infer(_: NoAttrs, x: Tensor) {
     checkFloats("sum_rows", { x });
-    return [typed(x.dtype, width(x))];
+    return [typed(wide(x.dtype), width(x))];
   },
-  vjp: ({ inputs: [x], grads: [dy] }) => [broadcast(dy, x.shape)],
-  decompose: (_, x) => [reshape(sum(x, [...x.shape.keys()].slice(0, -1)), [width(x)])],
+  vjp: ({ inputs: [x], grads: [dy] }) => [broadcast(cast(dy, x.dtype), x.shape)],
+  decompose: (_, x) => [reshape(sum(cast(x, wide(x.dtype)), [...x.shape.keys()].slice(0, -1)), [width(x)])],
 });
 
 /** The squared norm of all of x -> f64 [1], in double and in a fixed order. */
