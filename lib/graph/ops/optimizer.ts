@@ -105,7 +105,7 @@ export function assign(target: Tensor, x: Tensor): Tensor {
 const assignOp = defineOp({
   name: "assign",
   writes: [0],
-  infer: (_: NoAttrs, target: Tensor, x: Tensor) => [shapedLikeTarget("assign", target, x)],
+  infer: (_: NoAttrs, target: Tensor, x: Tensor) => [likeTarget("assign", "x", target, x)],
 });
 
 /** target = value everywhere, in place: clears a buffer without a second one of its size. */
