@@ -53,18 +53,34 @@ ATTUNE_DEVICE uint4 pack(double, const double (&v)[2]) {
   return make_uint4(a.x, a.y, b.x, b.y);
 }
 
+/// N elements as they lie in memory: 16 bytes, or one.
+template <typename T, int N>
+struct Raw {
+  static_assert(N == lanes_of<T> || N == 1, "16 bytes, or one element");
+  using type = std::conditional_t<N == 1, T, uint4>;
+};
+template <typename T, int N>
+using raw_t = typename Raw<T, N>::type;
+
+template <int N, typename T>
+ATTUNE_DEVICE raw_t<T, N> load_raw(const T* p ATTUNE_HERE) {
+  return load(reinterpret_cast<const raw_t<T, N>*>(p) ATTUNE_HERE_ARGS);
+}
+template <typename T, int N>
+ATTUNE_DEVICE void widen(raw_t<T, N> raw, compute_t<T> (&v)[N]) {
+  if constexpr (N == 1) v[0] = to_float(raw);
+  else unpack(T{}, raw, v);
+}
+
 /// v = p[0 .. N): one access of 16 bytes, or of one element.
 template <int N, typename T>
 ATTUNE_DEVICE void load_lanes(const T* p, compute_t<T> (&v)[N] ATTUNE_HERE) {
-  static_assert(N == lanes_of<T> || N == 1, "16 bytes, or one element");
-  if constexpr (N == 1) v[0] = to_float(load(p ATTUNE_HERE_ARGS));
-  else unpack(T{}, load(reinterpret_cast<const uint4*>(p) ATTUNE_HERE_ARGS), v);
+  widen<T, N>(load_raw<N>(p ATTUNE_HERE_ARGS), v);
 }
 template <int N, typename T>
 ATTUNE_DEVICE void store_lanes(T* p, const compute_t<T> (&v)[N] ATTUNE_HERE) {
-  static_assert(N == lanes_of<T> || N == 1, "16 bytes, or one element");
   if constexpr (N == 1) store(p, from_float<T>(v[0]) ATTUNE_HERE_ARGS);
-  else store(reinterpret_cast<uint4*>(p), pack(T{}, v) ATTUNE_HERE_ARGS);
+  else store(reinterpret_cast<raw_t<T, N>*>(p), pack(T{}, v) ATTUNE_HERE_ARGS);
 }
 
 /// N numbers of f32, and of a [C] parameter from channel c on, a multiple of N.
