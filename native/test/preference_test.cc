@@ -73,7 +73,39 @@ void backward(const Problem& p, const std::string& isa, KernelFn fn, DType t) {
   expect_within(what, dx.values(), expected, bound);
 }
 
+/// Maps of small integers, which sum up exactly in any order: bf16 maps give the bits of f32 ones, and a gradient in bf16 is the f32 one rounded.
+void mixed(const std::string& isa, KernelFn sums_fn, KernelFn vjp_fn) {
+  const std::vector<int64_t> shape = {2, 30, 31, 7}, rows = {2, 3};
+  const auto bits = [](float v) {
+    uint32_t u;
+    std::memcpy(&u, &v, 4);
+    return double((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+  };
+  std::vector<Tensor> wide, narrow, sums(8, Tensor(DType::f64, rows)), grads;
+  for (uint64_t k = 0; k < 3; k++) {
+    wide.emplace_back(DType::f32, shape, 0.0), narrow.emplace_back(DType::bf16, shape, 0.0);
+    const auto values = random_values(wide[k].numel(), 40 + k);
+    for (int64_t i = 0; i < wide[k].numel(); i++) wide[k].set(i, std::floor(100 * values[size_t(i)])), narrow[k].set(i, bits(float(wide[k].get(i))));
+  }
+  for (uint64_t k = 0; k < 4; k++) grads.emplace_back(DType::f64, rows, gaussian(6, 50 + k));
+  const Attrs attrs = attributes({{"segments", 3.0}});
+  run(sums_fn, attrs, {&wide[0], &wide[1], &wide[2]}, {&sums[0], &sums[1], &sums[2], &sums[3]}, {}, 2);
+  for (const bool target : {false, true}) {
+    run(sums_fn, attrs, {&narrow[0], target ? &wide[1] : &narrow[1], &narrow[2]}, {&sums[4], &sums[5], &sums[6], &sums[7]}, {}, 2);
+    for (size_t k = 0; k < 4; k++) expect(sums[k].same_bits(sums[4 + k]), "pair_sums " + isa + " of bf16: output " + std::to_string(k));
+  }
+  Tensor dx(DType::f32, shape), dx_mixed(DType::f32, shape), dx_narrow(DType::bf16, shape);
+  run(vjp_fn, attrs, {&grads[0], &grads[1], &grads[2], &grads[3], &wide[0], &wide[1], &wide[2]}, {&dx}, {}, 2);
+  run(vjp_fn, attrs, {&grads[0], &grads[1], &grads[2], &grads[3], &wide[0], &narrow[1], &wide[2]}, {&dx_mixed}, {}, 2);
+  run(vjp_fn, attrs, {&grads[0], &grads[1], &grads[2], &grads[3], &narrow[0], &wide[1], &narrow[2]}, {&dx_narrow}, {}, 2);
+  expect(dx.same_bits(dx_mixed), "pair_sums_vjp " + isa + " with a bf16 target");
+  for (int64_t i = 0; i < dx.numel(); i++)
+    if (dx_narrow.get(i) != bits(float(dx.get(i)))) return expect(false, "pair_sums_vjp " + isa + " of bf16: element " + std::to_string(i));
+}
+
 int main() {
+  const auto sums = kernels_of("pair_sums"), vjps = kernels_of("pair_sums_vjp");
+  for (size_t i = 0; i < sums.size(); i++) mixed(sums[i].first, sums[i].second, vjps[i].second);
   for (const Problem& p : kProblems)
     for (const DType t : {DType::f32, DType::f64}) {
       for (const auto& [isa, fn] : kernels_of("pair_sums")) forward(p, isa, fn, t);

@@ -2,7 +2,7 @@
 
 import { defineOp } from "../op.js";
 import { numel, type Tensor, typed } from "../tensor.js";
-import { check, checkCount, checkFloats, checkShape, show } from "./check.js";
+import { check, checkCount, checkShape, show } from "./check.js";
 import { add, cast, mean, mul, scale, square, sub } from "./elementwise.js";
 import { reshape } from "./shape.js";
 
@@ -10,7 +10,7 @@ export type PairSums = { readonly E: Tensor; readonly D: Tensor; readonly P: Ten
 
 /** With d = prediction - target, p = prediction - reference (maps [B,H,W,C]) and means over each sample, or each of `segments` equal runs of rows of it:
  *  E = mean d^2, D = E - mean (reference - target)^2 = mean p (2d - p), P = mean p^2, C = mean d p, each f64 [B,segments]. Without a reference
- *  D = P = C = 0. D is formed without the difference, which would cancel: beta 5000 makes 2500 e of an error e in it. */
+ *  D = P = C = 0. Maps are f64, or f32 and bf16 in any mixture. D is formed without the difference, which would cancel: beta 5000 makes 2500 e of an error e in it. */
 export function pairSums({
   prediction,
   target,
@@ -29,10 +29,7 @@ type Segments = { segments: number };
 const pairSumsOp = defineOp({
   name: "pair_sums",
   infer({ segments }: Segments, prediction: Tensor, target: Tensor, reference?: Tensor) {
-    checkFloats("pair_sums", { prediction, target, reference });
-    checkShape("pair_sums", "prediction", prediction, [null, null, null, null]);
-    checkShape("pair_sums", "target", target, prediction.shape);
-    if (reference) checkShape("pair_sums", "reference", reference, prediction.shape);
+    for (const [name, x] of Object.entries({ prediction, target, reference })) if (x) checkMap(name, x, prediction);
     checkCount("pair_sums", "segments", segments);
     check("pair_sums", prediction.shape[1]! % segments === 0, `the rows of ${show(prediction)} do not split into ${segments} segments`);
     const perSample = typed("f64", prediction.shape[0]!, segments);
@@ -40,13 +37,14 @@ const pairSumsOp = defineOp({
   },
   vjp({ attrs, inputs: [prediction, target, reference], grads: [dE, dD, dP, dC] }) {
     const dprediction = pairSumsVjpOp(attrs, dE, dD, dP, dC, prediction, target, reference)[0];
-    const d = sub(prediction, target);
+    const minus = (x: Tensor): Tensor => sub(prediction, cast(x, prediction.dtype));
+    const d = minus(target);
     const at = (grad: Tensor, x: Tensor, factor: number): Tensor => weighted(attrs, grad, x, factor);
-    if (!reference) return [dprediction, at(dE, d, -2), null];
-    const p = sub(prediction, reference);
+    if (!reference) return [dprediction, cast(at(dE, d, -2), target.dtype), null];
+    const p = minus(reference);
     const dtarget = add(at(dE, d, -2), add(at(dD, p, -2), at(dC, p, -1)));
     const dreference = add(at(dD, sub(p, d), 2), add(at(dP, p, -2), at(dC, d, -1)));
-    return [dprediction, dtarget, dreference];
+    return [dprediction, cast(dtarget, target.dtype), cast(dreference, reference.dtype)];
   },
   decompose({ segments }, prediction, target, reference) {
     const sums = (x: Tensor): Tensor => reshape(mean(reshape(x, [x.shape[0]!, segments, -1]), [2]), [x.shape[0]!, segments]);
@@ -62,6 +60,14 @@ const pairSumsVjpOp = defineOp({
   name: "pair_sums_vjp",
   infer: (_: Segments, _dE: Tensor, _dD: Tensor, _dP: Tensor, _dC: Tensor, prediction: Tensor, _target: Tensor, _reference?: Tensor) => [prediction],
 });
+
+/** A map [B,H,W,C] as the prediction is one; bf16 and f32 mix. */
+function checkMap(name: string, x: Tensor, prediction: Tensor): void {
+  checkShape("pair_sums", name, x, x === prediction ? [null, null, null, null] : prediction.shape);
+  const [dtype, other] = [x.dtype, prediction.dtype];
+  const fits = dtype === "f64" ? other === "f64" : (dtype === "f32" || dtype === "bf16") && other !== "f64";
+  check("pair_sums", fits, `expected maps in f64, or in f32 and bf16, received prediction ${show(prediction)} and ${name} ${show(x)}`);
+}
 
 /** factor / N * grad [B,segments], spread over the segments of x [B,H,W,C], times x. */
 function weighted({ segments }: Segments, grad: Tensor, x: Tensor, factor: number): Tensor {

@@ -1,7 +1,9 @@
 /** Pair sums. */
 
 import { pairSums } from "../../../lib/graph/ops/preference.js";
+import { fromBf16, toBf16 } from "../../../lib/util/half.js";
 import { get, type Nd, nd, total } from "../../support/nd.js";
+import type { Rng } from "../../support/rng.js";
 import type { OpCase } from "../case.js";
 
 const settings = [
@@ -13,7 +15,27 @@ const settings = [
   { shape: [1, 64, 65, 5], segments: 1 }, // several chunks
 ];
 
-export const preferenceCases = settings.flatMap(({ shape, segments }) =>
+const map = { shape: [2, 9, 7, 4], values: (random: Rng) => fromBf16(toBf16(random.normal())), frozen: true } as const;
+
+/** The prediction in f32, the others in bf16. */
+const mixed: OpCase = {
+  name: "pair_sums [2,9,7,4] in 3 of f32 and bf16",
+  inputs: [
+    { ...map, dtype: "f32" },
+    { ...map, dtype: "bf16" },
+    { ...map, dtype: "bf16" },
+  ],
+  build([prediction, target, reference]) {
+    const { E, D, P, C } = pairSums({ prediction: prediction!, target: target!, reference: reference!, segments: 3 });
+    return [E, D, P, C];
+  },
+  reference: ([prediction, target, reference]) => sums(prediction!, target!, reference, 3),
+  roundings: 200,
+  cancellation: 100,
+  terms: 504,
+};
+
+const uniform = settings.flatMap(({ shape, segments }) =>
   [false, true].map(
     (reference): OpCase => ({
       name: `pair_sums [${shape}] in ${segments}${reference ? " with reference" : ""}`,
@@ -29,6 +51,8 @@ export const preferenceCases = settings.flatMap(({ shape, segments }) =>
     }),
   ),
 );
+
+export const preferenceCases: readonly OpCase[] = [...uniform, mixed];
 
 function sums(prediction: Nd, target: Nd, frozen: Nd | undefined, segments: number): Nd[] {
   const [batch = 0, height = 0, width = 0, channels = 0] = prediction.shape;
