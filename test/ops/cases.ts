@@ -5,6 +5,7 @@ import { attentionCases } from "./cases/attention.js";
 import { convCases } from "./cases/conv.js";
 import { elementwiseCases } from "./cases/elementwise.js";
 import { embedCases } from "./cases/embed.js";
+import { fusedCases } from "./cases/fused.js";
 import { productCases } from "./cases/matmul.js";
 import { normCases } from "./cases/norm.js";
 import { optimizerCases } from "./cases/optimizer.js";
@@ -25,4 +26,5 @@ export const opCases: readonly OpCase[] = [
   ...randomCases,
   ...preferenceCases,
   ...optimizerCases,
+  ...fusedCases,
 ];
