@@ -6,6 +6,7 @@ import { convCases } from "./cases/conv.js";
 import { elementwiseCases } from "./cases/elementwise.js";
 import { embedCases } from "./cases/embed.js";
 import { productCases } from "./cases/matmul.js";
+import { noiseCases } from "./cases/noise.js";
 import { normCases } from "./cases/norm.js";
 import { optimizerCases } from "./cases/optimizer.js";
 import { preferenceCases } from "./cases/preference.js";
@@ -23,6 +24,7 @@ export const opCases: readonly OpCase[] = [
   ...attentionCases,
   ...embedCases,
   ...randomCases,
+  ...noiseCases,
   ...preferenceCases,
   ...optimizerCases,
 ];
