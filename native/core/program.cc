@@ -107,7 +107,17 @@ constexpr struct {
               {"adamw_mixed", "lr"},
               {"adamw_mixed", "correction1"},
               {"adamw_mixed", "correction2"},
-              {"ema", "decay"}};
+              {"ema", "decay"},
+              {"q_sample_pair", "seed"},
+              {"q_sample_pair", "step"},
+              {"q_sample_pair", "offset"},
+              {"scheduler_step", "sample"},
+              {"scheduler_step", "output"},
+              {"scheduler_step", "clip"},
+              {"scheduler_step", "state"},
+              {"scheduler_step", "denoised"},
+              {"scheduler_step", "direct"},
+              {"scheduler_step", "noise"}};
 
 void check_slots(const Program& program, size_t index) {
   const Instruction& in = program.instructions[index];

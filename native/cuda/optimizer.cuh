@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "packs.cuh"
+#include "scalar_ops.cuh"
 
 namespace attune {
 namespace cuda {
@@ -40,9 +41,9 @@ struct AdamwStep {
   /// Every product that meets a sum does so in an explicit fma, so that all machines agree on the bits.
   ATTUNE_DEVICE void update(C& param, C grad, C& m, C& v) const {
     const C g = grad * scale;
-    m = fma(rest1, g, beta1 * m);
-    v = fma(rest2 * g, g, beta2 * v);
-    param = fma(param, keep, -(step * m / fma(C(sqrt(v)), root, eps)));
+    m = fma_of(rest1, g, beta1 * m);
+    v = fma_of(rest2 * g, g, beta2 * v);
+    param = fma_of(param, keep, -(step * m / fma_of(Math<C>::sqrt(v), root, eps)));
   }
 };
 

@@ -61,6 +61,23 @@ ATTUNE_DEVICE void store_pack(T* p, int count, const compute_t<T> (&v)[kPack]) {
   }
 }
 
+/// A map that is bf16 or f32 as it comes, or f64 where the kernel computes in f64; null: not given.
+struct Map {
+  const void* data = nullptr;
+  bool narrow = false;  // bf16
+
+  Map() = default;
+  explicit Map(const TensorRef& t) : data(t.data), narrow(t.dtype == DType::bf16) {}
+  ATTUNE_DEVICE explicit operator bool() const { return data != nullptr; }
+
+  template <typename C>
+  ATTUNE_DEVICE void pack(int64_t at, int count, C (&v)[kPack]) const {
+    if constexpr (std::is_same_v<C, double>) load_pack(static_cast<const double*>(data) + at, count, v);
+    else if (narrow) load_pack(static_cast<const bf16*>(data) + at, count, v);
+    else load_pack(static_cast<const float*>(data) + at, count, v);
+  }
+};
+
 /// The pack of this thread in an arena of n elements; a count of 0 or less: none.
 struct PackPlace {
   int64_t at;

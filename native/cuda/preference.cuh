@@ -12,23 +12,6 @@ namespace cuda {
 
 constexpr int kSlab = 4096, kSlabThreads = 256;
 
-/// A map that is bf16 or f32 as it comes, or f64 where the kernel computes in f64; null: not given.
-struct Map {
-  const void* data = nullptr;
-  bool narrow = false;  // bf16
-
-  Map() = default;
-  explicit Map(const TensorRef& t) : data(t.data), narrow(t.dtype == DType::bf16) {}
-  ATTUNE_DEVICE explicit operator bool() const { return data != nullptr; }
-
-  template <typename C>
-  ATTUNE_DEVICE void pack(int64_t at, int count, C (&v)[kPack]) const {
-    if constexpr (std::is_same_v<C, double>) load_pack(static_cast<const double*>(data) + at, count, v);
-    else if (narrow) load_pack(static_cast<const bf16*>(data) + at, count, v);
-    else load_pack(static_cast<const float*>(data) + at, count, v);
-  }
-};
-
 struct PairSums {
   double dd, dp, pp;
   template <typename C>

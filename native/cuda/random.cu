@@ -5,40 +5,6 @@
 namespace attune {
 namespace cuda {
 
-struct alignas(16) four_floats {
-  float v[4];
-};
-struct alignas(8) four_bf16 {
-  bf16 v[4];
-};
-struct alignas(16) four_ints {
-  int32_t v[4];
-};
-
-/// y[at .. at + 4) = v, as far as it lies in [0, n).
-template <typename T>
-ATTUNE_DEVICE void store_four(T* y, int64_t at, int64_t n, const T (&v)[4]) {
-  if constexpr (sizeof(T) <= 4) {
-    using Four = std::conditional_t<std::is_same_v<T, bf16>, four_bf16, std::conditional_t<std::is_same_v<T, float>, four_floats, four_ints>>;
-    if (at >= 0 && at + 4 <= n && reinterpret_cast<uintptr_t>(y + at) % sizeof(Four) == 0) {
-      store(reinterpret_cast<Four*>(y + at), Four{{v[0], v[1], v[2], v[3]}});
-      return;
-    }
-  }
-  ATTUNE_UNROLL
-  for (int i = 0; i < 4; i++)
-    if (at + i >= 0 && at + i < n) store(y + at + i, v[i]);
-}
-
-/// The Philox block of this thread, and the place of its first element in the tensor.
-struct DrawPlace {
-  int64_t block, at;
-  ATTUNE_DEVICE explicit DrawPlace(const Draw& draw) {
-    const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    block = draw.first / 4 + index, at = index * 4 - draw.first % 4;
-  }
-};
-
 /// In bf16: what rounding the f32 draw gives.
 template <typename T>
 __global__ void __launch_bounds__(256) random_normal_kernel(T* __restrict__ y, const double* __restrict__ scalars, DrawSlots slots, int64_t n) {
@@ -83,9 +49,6 @@ static DrawSlots slots_of(const OpArgs& args) {
   const TensorRef& y = args.out[0];
   return DrawSlots(args.attrs, y.rank > 0 ? y.numel() / y.dims[0] : 1);
 }
-
-/// Threads for n elements wherever in a Philox block the draw begins.
-static dim3 draw_grid(int64_t n) { return dim3(unsigned(ceil_div(ceil_div(n + 3, 4), 256))); }
 
 void random_normal_op(const OpArgs& args) {
   const TensorRef& y = args.out[0];

@@ -40,5 +40,56 @@ struct Draw {
   }
 };
 
+/// The Philox block of this thread, and the place of its first element in the tensor: up to 3 before it, where the draw begins inside a block.
+struct DrawPlace {
+  int64_t block, at;
+  ATTUNE_DEVICE explicit DrawPlace(const Draw& draw) {
+    const int64_t index = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    block = draw.first / 4 + index, at = index * 4 - draw.first % 4;
+  }
+};
+
+/// Threads for n elements wherever in a block the draw begins.
+inline dim3 draw_grid(int64_t n) { return dim3(unsigned(ceil_div(ceil_div(n + 3, 4), 256))); }
+
+/// Four elements as they lie in memory, moved at once.
+template <typename T>
+struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Four {
+  T v[4];
+};
+
+/// Whether elements [at, at + 4) lie in [0, n) and can be moved at once.
+template <typename T>
+ATTUNE_DEVICE bool whole_four(const T* p, int64_t at, int64_t n) {
+  return sizeof(T) <= 4 && at >= 0 && at + 4 <= n && reinterpret_cast<uintptr_t>(p + at) % alignof(Four<T>) == 0;
+}
+
+/// y[at .. at + 4) = v, as far as it lies in [0, n).
+template <typename T>
+ATTUNE_DEVICE void store_four(T* y, int64_t at, int64_t n, const T (&v)[4]) {
+  if (whole_four(y, at, n)) {
+    if constexpr (sizeof(T) <= 4) store(reinterpret_cast<Four<T>*>(y + at), Four<T>{{v[0], v[1], v[2], v[3]}});
+    return;
+  }
+  ATTUNE_UNROLL
+  for (int i = 0; i < 4; i++)
+    if (at + i >= 0 && at + i < n) store(y + at + i, v[i]);
+}
+
+/// The same elements read; 0 outside of [0, n).
+template <typename T>
+ATTUNE_DEVICE void load_four(const T* x, int64_t at, int64_t n, compute_t<T> (&v)[4]) {
+  if (whole_four(x, at, n)) {
+    if constexpr (sizeof(T) <= 4) {
+      const Four<T> four = load(reinterpret_cast<const Four<T>*>(x + at));
+      ATTUNE_UNROLL
+      for (int i = 0; i < 4; i++) v[i] = to_float(four.v[i]);
+    }
+    return;
+  }
+  ATTUNE_UNROLL
+  for (int i = 0; i < 4; i++) v[i] = at + i >= 0 && at + i < n ? to_float(load(x + at + i)) : compute_t<T>(0);
+}
+
 }  // namespace cuda
 }  // namespace attune

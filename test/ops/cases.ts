@@ -7,6 +7,7 @@ import { elementwiseCases } from "./cases/elementwise.js";
 import { embedCases } from "./cases/embed.js";
 import { fusedCases } from "./cases/fused.js";
 import { productCases } from "./cases/matmul.js";
+import { noiseCases } from "./cases/noise.js";
 import { normCases } from "./cases/norm.js";
 import { optimizerCases } from "./cases/optimizer.js";
 import { preferenceCases } from "./cases/preference.js";
@@ -24,6 +25,7 @@ export const opCases: readonly OpCase[] = [
   ...attentionCases,
   ...embedCases,
   ...randomCases,
+  ...noiseCases,
   ...preferenceCases,
   ...optimizerCases,
   ...fusedCases,

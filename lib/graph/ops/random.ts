@@ -6,7 +6,9 @@ import { randomSlots } from "../scalars.js";
 import { currentGraph, type Tensor, type TensorType, typed } from "../tensor.js";
 import { check } from "./check.js";
 
-type Draw = { seed: number; step: number; offset: number; stream: number; shape: readonly number[] };
+/** Attributes by which an op draws: the slots of seed, step and sample offset, and the stream. */
+export type DrawSlots = { seed: number; step: number; offset: number; stream: number };
+type Draw = DrawSlots & { shape: readonly number[] };
 type FloatDraw = Draw & { dtype: "f32" | "f64" };
 type FloatOptions = { stream: number; dtype?: "f32" | "f64" };
 
@@ -19,6 +21,12 @@ const randomNormalOp = defineOp({
   infer: ({ dtype, shape, stream }: FloatDraw) => [drawn("random_normal", typed(dtype, ...shape), stream)],
   vjp: () => [],
 });
+
+/** What an op that draws `slots` for itself means by its noise. */
+export function drawnNormal(slots: DrawSlots, shape: readonly number[], dtype: "f32" | "f64"): Tensor {
+  const { seed, step, offset, stream } = slots;
+  return randomNormalOp({ seed, step, offset, stream, shape, dtype })[0];
+}
 
 /** Uniform in [0, 1), multiples of 2^-24. Axis 0 counts samples; stream in [0, 2^32). */
 export function randomUniform(shape: readonly number[], { stream, dtype = "f32" }: FloatOptions): Tensor {
@@ -45,9 +53,14 @@ const randomIntOp = defineOp({
 });
 
 function draw(shape: readonly number[], stream: number): Draw {
+  return { ...drawSlots(stream), shape };
+}
+
+/** The slots that every draw of this graph reads. */
+export function drawSlots(stream: number): DrawSlots {
   const graph = currentGraph();
   const { seed, step, offset } = randomSlots;
-  return { seed: graph.scalarSlot(seed), step: graph.scalarSlot(step), offset: graph.scalarSlot(offset), stream, shape };
+  return { seed: graph.scalarSlot(seed), step: graph.scalarSlot(step), offset: graph.scalarSlot(offset), stream };
 }
 
 function drawn(op: string, type: TensorType, stream: number): TensorType {
