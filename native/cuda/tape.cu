@@ -77,6 +77,8 @@ __global__ void __launch_bounds__(kTapeThreads) tape_kernel(const __grid_constan
       }
     } else {
       ATTUNE_ROLLED
+      for (int r = 0; r < tape.inputs; r++) store(registers + r * kTapeThreads, uint4{0, 0, 0, 0});  // lanes past the end are computed too
+      ATTUNE_ROLLED
       for (int lane = 0; lane < N; lane++) {
         const int64_t i = base + lane * kTapeThreads + threadIdx.x;
         if (i >= n) break;
