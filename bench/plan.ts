@@ -1,4 +1,5 @@
-/** Full-size DSPO steps, built, differentiated and planned without a device: what a step launches, how long building it takes, and every byte it needs.
+/** Full-size DSPO steps, built, differentiated and planned without a device: what a step launches and moves, how long building it takes, and every byte it
+ *  needs. Steps in bf16 are planned for a backend with every fused kernel, too.
  *  `npm run plan`; `-- --filter sdxl` for some of them, `-- --json` for machines. */
 
 import { readFileSync } from "node:fs";
@@ -7,6 +8,9 @@ import { parseArgs } from "node:util";
 import { noiseSchedule } from "../lib/diffusion/noise-schedule.js";
 import { unetDenoiser } from "../lib/diffusion/unet-denoiser.js";
 import { compileWithPlan } from "../lib/graph/compile.js";
+import { opTable } from "../lib/graph/op.js";
+import { programTraffic } from "../lib/graph/print.js";
+import type { Target } from "../lib/graph/target.js";
 import type { Graph } from "../lib/graph/tensor.js";
 import { parseUNetConfig, type UNetConfig } from "../lib/models/unet-config.js";
 import { adaptUNet, declareUNet } from "../lib/models/unet-parameters.js";
@@ -22,6 +26,8 @@ interface Case {
   /** LoRA rank, or undefined: all parameters are trained and a frozen copy is the reference. */
   readonly rank?: number;
   readonly recompute: "none" | "blocks";
+  /** For a backend that has the kernels of all fused ops. */
+  readonly fused?: true;
 }
 
 const shapes: readonly Omit<Case, "dtype">[] = [
@@ -36,13 +42,23 @@ const shapes: readonly Omit<Case, "dtype">[] = [
   { model: "sdxl-base", pairs: 1, rank: 16, recompute: "blocks" },
   { model: "sdxl-base", pairs: 1, recompute: "blocks" },
 ];
-const cases: readonly Case[] = (["f32", "bf16"] as const).flatMap(dtype => shapes.map(shape => ({ ...shape, dtype })));
+const cases: readonly Case[] = [
+  ...shapes.map(shape => ({ ...shape, dtype: "f32" as const })),
+  ...shapes.flatMap(shape => [
+    { ...shape, dtype: "bf16" as const },
+    { ...shape, dtype: "bf16" as const, fused: true as const },
+  ]),
+];
+
+const everyKernel: Target = { backend: "cuda", kernels: new Set([...opTable.values()].filter(op => op.fused).map(op => op.name)) };
 
 interface Report {
   readonly name: string;
   /** Instructions of the two programs of a step. */
   readonly micro: number;
   readonly update: number;
+  /** Bytes that the instructions of a micro-batch read and write. */
+  readonly traffic: number;
   readonly buildMs: number;
   readonly planMs: number;
   /** No order-preserving plan needs less scratch. */
@@ -53,17 +69,19 @@ interface Report {
 }
 
 function plan(one: Case): Report {
-  const { model, dtype, pairs, rank, recompute } = one;
+  const { model, dtype, pairs, rank, recompute, fused } = one;
   const started = performance.now();
   const { micro, update } = buildStep(readConfig(model), one);
   const built = performance.now();
-  const compiled = compileWithPlan(micro, { name: "micro" });
-  const updated = compileWithPlan(update, { name: "update" });
+  const target = fused && { target: everyKernel };
+  const compiled = compileWithPlan(micro, { name: "micro", ...target });
+  const updated = compileWithPlan(update, { name: "update", ...target });
   const arenas = Object.fromEntries([...compiled.program.arenas, ...updated.program.arenas].filter(a => a.name !== "scratch").map(a => [a.name, a.bytes]));
   return {
-    name: `${model} ${dtype}, ${pairs} pairs, ${rank ? `LoRA rank ${rank}` : "full"}${recompute === "blocks" ? ", recomputed" : ""}`,
+    name: `${model} ${dtype}, ${pairs} pairs, ${rank ? `LoRA rank ${rank}` : "full"}${recompute === "blocks" ? ", recomputed" : ""}${fused ? ", fused" : ""}`,
     micro: compiled.program.instructions.length,
     update: updated.program.instructions.length,
+    traffic: programTraffic(compiled.program),
     buildMs: built - started,
     planMs: performance.now() - built,
     livePeak: compiled.plan.lowerBound,
@@ -101,19 +119,22 @@ function buildStep(config: UNetConfig, { dtype, pairs: batch, rank, recompute }:
 
 function main(): void {
   const { values } = parseArgs({ options: { filter: { type: "string", default: "" }, json: { type: "boolean", default: false } } });
-  const chosen = cases.filter(c => `${c.model} ${c.dtype} ${c.pairs} ${c.rank ? "lora" : "full"} ${c.recompute}`.includes(values.filter));
+  const chosen = cases.filter(c =>
+    `${c.model} ${c.dtype} ${c.pairs} ${c.rank ? "lora" : "full"} ${c.recompute} ${c.fused ? "fused" : "plain"}`.includes(values.filter),
+  );
   if (values.json) console.log(JSON.stringify(chosen.map(plan), null, 2));
   else printTable(chosen);
 }
 
 function printTable(chosen: readonly Case[]): void {
-  console.log("step".padEnd(50), "micro  update  build ms  plan ms  live peak    scratch   persistent arenas");
+  console.log("step".padEnd(57), "micro  update     traffic  build ms  plan ms  live peak    scratch   persistent arenas");
   for (const one of chosen) {
     const r = plan(one);
     const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
     const arenas = Object.entries(r.arenas).map(([name, bytes]) => `${name} ${gib(bytes)}`);
-    const numbers = [String(r.micro).padStart(5), String(r.update).padStart(7), r.buildMs.toFixed(0).padStart(9), r.planMs.toFixed(0).padStart(8)];
-    console.log(r.name.padEnd(50), ...numbers, gib(r.livePeak).padStart(10), gib(r.scratch).padStart(10), " ", arenas.join(", "));
+    const launches = [String(r.micro).padStart(5), String(r.update).padStart(7), gib(r.traffic).padStart(11)];
+    const numbers = [...launches, r.buildMs.toFixed(0).padStart(9), r.planMs.toFixed(0).padStart(8)];
+    console.log(r.name.padEnd(57), ...numbers, gib(r.livePeak).padStart(10), gib(r.scratch).padStart(10), " ", arenas.join(", "));
   }
 }
 

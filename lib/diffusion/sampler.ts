@@ -81,7 +81,7 @@ export class Sampler {
     let executable = this.#programs.get(key);
     if (!executable) {
       const graph = kind === "start" ? this.#startGraph(batch) : this.#stepGraph(batch, guided);
-      executable = this.#options.session.compile(compileGraph(graph, { name: `sample/${key}` }));
+      executable = this.#options.session.compile(compileGraph(graph, { name: `sample/${key}`, target: this.#options.session.target }));
       this.#programs.set(key, executable);
     }
     return executable;

@@ -23,7 +23,7 @@ export function compileGraph(graph: Graph, options: CompileOptions): Program {
 
 /** The program of a graph together with its memory plan, for reports and fitPlan. */
 export function compileWithPlan(graph: Graph, { name, arenas = {}, fuse = true, target }: CompileOptions): { readonly program: Program; readonly plan: Plan } {
-  const optimized = optimize(graph, { fuse });
+  const optimized = optimize(graph, target ? { fuse, kernels: target.kernels } : { fuse });
   const plan = planGraph(optimized, arenas);
   if (target) checkDtypes(plan.instructions, target);
   return { program: assemble(optimized, plan, name), plan };

@@ -1,6 +1,7 @@
 /** Fusion: elementwise nodes of one shape that feed each other become one `tape`. It saves launches, and a value between two ops of a tape is never
  *  written to memory. Results keep their bits, because a tape rounds after each op as the ops do. */
 
+import { type Readers, readersOf } from "./readers.js";
 import { rebuild } from "./rebuild.js";
 import { tapeDef } from "./tape.js";
 import { encodeTape, operandOf } from "./tape-encode.js";
@@ -43,21 +44,6 @@ export function fuseTapes(graph: Graph): Graph {
     return group.members.at(-1) === node ? [asTape(group.members, readers)] : [];
   });
   return rebuild(graph, (_node, _inputs, keep) => keep(), order);
-}
-
-/** Tensor -> the nodes that read it; for a program output also undefined, which is never a member of a group. */
-type Readers = ReadonlyMap<Tensor, readonly (Node | undefined)[]>;
-
-function readersOf(graph: Graph): Readers {
-  const readers = new Map<Tensor, (Node | undefined)[]>();
-  const add = (tensor: Tensor, reader: Node | undefined): void => {
-    const known = readers.get(tensor);
-    if (known) known.push(reader);
-    else readers.set(tensor, [reader]);
-  };
-  for (const node of graph.nodes) for (const x of node.inputs) if (x) add(x, node);
-  for (const { tensor } of graph.outputs) add(tensor, undefined);
-  return readers;
 }
 
 const opcodes: ReadonlySet<string> = new Set(tapeOpcodes);

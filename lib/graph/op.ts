@@ -30,6 +30,8 @@ export interface OpDef<A extends Attrs, In extends Inputs, Out extends readonly 
   readonly writes?: readonly number[];
   /** The same value from simpler ops: oracle, fallback and gradient of a fused op. */
   decompose?(attrs: A, ...inputs: In): Tensors<Out>;
+  /** A backend may have no kernel for it; compileGraph then writes its decomposition instead. */
+  readonly fused?: true;
   /** Opcode in the expression tape, for elementwise ops that the `tape` pass may fuse. */
   readonly tape?: string;
   /** Floating-point operations, for plans and benchmarks; elementwise work is not counted. */

@@ -4,15 +4,28 @@
 import { isPersistent } from "./alias.js";
 import { hoistEffects } from "./effects.js";
 import { fuseTapes } from "./fuse.js";
+import { fuseEpilogues } from "./fuse-epilogues.js";
 import { rebuild } from "./rebuild.js";
-import { byteSize, type Graph, type Node, sameShape, type Tensor } from "./tensor.js";
+import { byteSize, type Graph, inGraph, type Node, sameShape, type Tensor } from "./tensor.js";
 
 type Inputs = Node["inputs"];
 
-/** All passes. `fuse: false` keeps one instruction per elementwise op. */
-export function optimize(graph: Graph, { fuse = true }: { readonly fuse?: boolean } = {}): Graph {
-  const lean = removeDead(mergeCommon(dropIdentities(removeDead(graph))));
-  return hoistEffects(fuse ? removeDead(fuseTapes(lean)) : lean); // numbers that went into tapes are dead
+const none: ReadonlySet<string> = new Set();
+
+/** All passes. `fuse: false` keeps one instruction per elementwise op; `kernels` names the fused ops that may be used (op.ts). */
+export function optimize(graph: Graph, { fuse = true, kernels = none }: { readonly fuse?: boolean; readonly kernels?: ReadonlySet<string> } = {}): Graph {
+  const lean = removeDead(mergeCommon(dropIdentities(removeDead(decomposeFused(graph, kernels)))));
+  const joined = removeDead(fuseEpilogues(lean, kernels));
+  return hoistEffects(fuse ? removeDead(fuseTapes(joined)) : joined); // numbers that went into tapes are dead
+}
+
+/** Replaces fused ops for which there is no kernel by their decompositions. */
+export function decomposeFused(graph: Graph, kernels: ReadonlySet<string> = none): Graph {
+  return rebuild(graph, ({ op, attrs, label, replay }, inputs, keep, copy) => {
+    if (!op.fused || kernels.has(op.name)) return keep();
+    const write = (): readonly Tensor[] => copy.scope(label, () => op.decompose!(attrs, ...inputs));
+    return inGraph(copy, () => copy.inReplay(replay, write));
+  });
 }
 
 /** Keeps what outputs and effects need. Inputs stay, used or not: they are the program's face. */

@@ -5,7 +5,7 @@ import { formatBytes } from "../util/bytes.js";
 import { opTable } from "./op.js";
 import type { Instruction, Program, ProgramPort, ProgramTensor } from "./program.js";
 import { decodeTape, type TapeAttrs } from "./tape.js";
-import type { Attr } from "./tensor.js";
+import { type Attr, byteSize } from "./tensor.js";
 
 /** The whole program. A tensor is its type and place: "f32 [2,64] @4096" in scratch, "f32 [64] policy@128" in a persistent arena, in bytes.
  *  "(in place)" marks an output that takes over the memory of an input, "(writes)" one that changes a persistent arena. */
@@ -29,6 +29,12 @@ export function printProgram(program: Program): string {
 /** Floating-point operations of one run, as the ops count them: matrix products and convolutions, not elementwise work. */
 export function programFlops({ instructions, tensors }: Pick<Program, "instructions" | "tensors">): number {
   return instructions.reduce((total, { op, attrs, inputs }) => total + (opTable.get(op)?.flops?.(attrs, ...inputs.map(id => tensors[id])) ?? 0), 0);
+}
+
+/** Bytes that the instructions of one run read and write, each operand counted once for each instruction. */
+export function programTraffic({ instructions, tensors }: Pick<Program, "instructions" | "tensors">): number {
+  const bytes = (ids: readonly number[]): number => [...new Set(ids)].reduce((sum, id) => sum + (id < 0 ? 0 : byteSize(tensors[id]!)), 0);
+  return instructions.reduce((total, { inputs, outputs }) => total + bytes(inputs) + bytes(outputs), 0);
 }
 
 function printInstruction(program: Program, { op, attrs, inputs, outputs, label }: Instruction): string {

@@ -7,6 +7,7 @@ import { AbortedError, ClosedError, ConfigError, ShapeError } from "../errors.js
 import { type Backend, callSite, guarded, guardedPromise, isaLimit, type NativeJob, type TraceMode } from "../native.js";
 import { convert, type HostDType, type HostTensor, hostTensorFromBytes, outsideShape, toInside, toOutside } from "../util/host-tensor.js";
 import type { Program, ProgramPort, ProgramTensor } from "./program.js";
+import type { Target } from "./target.js";
 import { type DType, type Layout, sameShape } from "./tensor.js";
 
 export interface SessionOptions {
@@ -58,11 +59,14 @@ export class Executable {
 const forgotten = new FinalizationRegistry<number>(handle => void guarded(addon => addon.close(handle)));
 
 export class Session implements AsyncDisposable {
+  /** What programs for this session are compiled for. */
+  readonly target: Target;
   readonly #handle: number;
   #closed: Promise<void> | undefined;
 
-  private constructor(handle: number) {
+  private constructor(handle: number, target: Target) {
     this.#handle = handle;
+    this.target = target;
     forgotten.register(this, handle, this);
   }
 
@@ -75,7 +79,8 @@ export class Session implements AsyncDisposable {
   }: SessionOptions): Session {
     if (!Number.isInteger(threads) || threads < 1 || threads > 1024) throw new ConfigError("Session.open", "threads", "an integer in [1, 1024]", threads);
     if (!Number.isSafeInteger(memoryLimit) || memoryLimit < 0) throw new ConfigError("Session.open", "memoryLimit", "a number of bytes", memoryLimit);
-    return new Session(guarded(addon => addon.open(backend, { device, threads, isa: isaLimit(), memoryLimit })));
+    const handle = guarded(addon => addon.open(backend, { device, threads, isa: isaLimit(), memoryLimit }));
+    return new Session(handle, targetOf(backend));
   }
 
   /** Checks a program and reserves its arenas, zeroed; one that exists keeps its contents and grows if it must.
@@ -187,6 +192,12 @@ export class Session implements AsyncDisposable {
     this.#requireOpen();
     if (executable.session !== this) throw new ConfigError("Session", "executable", "one that this session compiled", executable.program.name);
   }
+}
+
+/** simt runs the kernels of cuda. */
+function targetOf(backend: Backend): Target {
+  const { kernels } = backend === "cpu" ? guarded(addon => addon.kernels("cpu")) : guarded(addon => addon.kernels(backend));
+  return { backend: backend === "cpu" ? "cpu" : "cuda", kernels: new Set(kernels.map(({ op }) => op)) };
 }
 
 /** Bytes that this process can have: the machine's, or its container's if that is less. */

@@ -154,11 +154,16 @@ export function buildGraph(body: (graph: Graph) => void): Graph {
 
 /** Goes on building a graph. */
 export function extendGraph(graph: Graph, body: (graph: Graph) => void): Graph {
+  inGraph(graph, () => body(graph));
+  return graph;
+}
+
+/** What `body` returns, with `graph` under construction meanwhile. */
+export function inGraph<T>(graph: Graph, body: () => T): T {
   const before = current;
   current = graph;
   try {
-    body(graph);
-    return graph;
+    return body();
   } finally {
     current = before;
   }

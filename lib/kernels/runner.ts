@@ -154,7 +154,7 @@ export class Kernels implements AsyncDisposable {
   /** An arena exists when a program names it. */
   #reserve(arena: string, dtype: DType, shape: readonly number[]): void {
     const graph = buildGraph(g => g.output("x", parameter({ arena, name: "x", dtype, shape, offset: 0 })));
-    this.#session.compile(compileGraph(graph, { name: `reserve ${arena}` }));
+    this.#session.compile(compileGraph(graph, { name: `reserve ${arena}`, target: this.#session.target }));
   }
 
   #call(
@@ -173,7 +173,7 @@ export class Kernels implements AsyncDisposable {
     const known = this.#calls.get(key);
     if (known) return known;
     const graph = buildGraph(g => this.#build(g, kernel, inputs, options, cotangents, places));
-    const executable = this.#session.compile(compileGraph(graph, { name: kernel.name }));
+    const executable = this.#session.compile(compileGraph(graph, { name: kernel.name, target: this.#session.target }));
     const call = { executable, outputs: graph.outputs.map(o => o.name) };
     this.#calls.set(key, call);
     return call;

@@ -201,7 +201,7 @@ export class UNet implements AsyncDisposable {
     if (known) return known;
     const graph = (kind === "forward" ? forwardGraph : gradientGraph)(this.config, this.params, inputs, recompute);
     const arenas = { ...this.store.arenas, ...this.#adapter?.store.arenas };
-    const executable = this.session.compile(compileGraph(graph, { name: `unet ${kind}`, arenas }));
+    const executable = this.session.compile(compileGraph(graph, { name: `unet ${kind}`, arenas, target: this.session.target }));
     this.#programs.set(key, executable);
     return executable;
   }
@@ -230,6 +230,6 @@ function withPrefix<T>(record: Readonly<Record<string, T>>, prefix: string): Rec
 }
 
 function checkDType(subject: string, dtype: ModelDType, { kind }: Device): void {
-  const possible: readonly ModelDType[] = kind === "cpu" ? ["f32", "f64"] : ["f32", "f64", "bf16"];
+  const possible: readonly ModelDType[] = kind === "cpu" ? ["f32", "f64"] : ["f32", "bf16"];
   if (!possible.includes(dtype)) throw new ConfigError(subject, "dtype", `${possible.map(d => `"${d}"`).join(" or ")} on a ${kind} device`, dtype);
 }

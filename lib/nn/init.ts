@@ -8,6 +8,7 @@ import { randomUniform } from "../graph/ops/random.js";
 import type { Program } from "../graph/program.js";
 import { randomSlots } from "../graph/scalars.js";
 import type { Session } from "../graph/session.js";
+import type { Target } from "../graph/target.js";
 import { buildGraph } from "../graph/tensor.js";
 import type { ParameterStore } from "./params.js";
 
@@ -17,7 +18,7 @@ export const initialStreams = { model: 1 << 20, adapter: 1 << 21 } as const;
 
 /** Fills every parameter of a store with its declared initial value, drawn in f32 whatever it is kept in. */
 export async function initialise(session: Session, store: ParameterStore, { seed, stream }: { seed: number; stream: number }): Promise<void> {
-  const executable = session.compile(initialProgram(store, stream));
+  const executable = session.compile(initialProgram(store, stream, session.target));
   await session.run(executable, { scalars: { [randomSlots.seed]: seed, [randomSlots.step]: 0, [randomSlots.offset]: 0 } });
 }
 
@@ -34,10 +35,11 @@ export function reserve(session: Session, store: ParameterStore): void {
 /** Brings the bf16 copy of a store up to date, where it has one: after its arena was written from outside. */
 export async function refresh(session: Session, store: ParameterStore): Promise<void> {
   const graph = buildGraph(() => store.refresh());
-  if (graph.nodes.length > 0) await session.run(session.compile(compileGraph(graph, { name: `refresh ${store.arena}`, arenas: store.arenas })), {});
+  if (graph.nodes.length > 0)
+    await session.run(session.compile(compileGraph(graph, { name: `refresh ${store.arena}`, arenas: store.arenas, target: session.target })), {});
 }
 
-function initialProgram(store: ParameterStore, stream: number): Program {
+function initialProgram(store: ParameterStore, stream: number, target: Target): Program {
   const dtype = store.dtype === "f64" ? "f64" : "f32";
   const graph = buildGraph(() => {
     for (const [i, { name, shape, init }] of [...store.entries.values()].entries())
@@ -49,5 +51,5 @@ function initialProgram(store: ParameterStore, stream: number): Program {
       );
     store.refresh();
   });
-  return compileGraph(graph, { name: `initialise ${store.arena}`, arenas: store.arenas });
+  return compileGraph(graph, { name: `initialise ${store.arena}`, arenas: store.arenas, target });
 }

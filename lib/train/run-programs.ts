@@ -92,9 +92,10 @@ function build(settings: Settings, weights: RunWeights): { readonly programs: Pr
   const { model, objective, schedule, optimizer, batchSize: batch, gradientAccumulationSteps: accumulation, maxGradNorm, conditionDropout } = settings;
   const { policy, reference, trainable, gradients, state, average, arenas } = weights;
   const { denoiser } = model;
-  const compiled = (name: string, graph: Graph): Program => compileGraph(graph, { name, arenas });
+  const { target } = model.session;
+  const compiled = (name: string, graph: Graph): Program => compileGraph(graph, { name, arenas, target });
   const micro = microGraph({ denoiser, objective, schedule, policy, reference, trainable, gradients, batch, accumulation, noise: "drawn", conditionDropout });
-  const { program, plan } = compileWithPlan(micro, { name: "micro", arenas });
+  const { program, plan } = compileWithPlan(micro, { name: "micro", arenas, target });
   const programs = {
     micro: program,
     update: compiled("update", updateGraph({ trainable, gradients, optimizer, state, maxGradNorm: maxGradNorm === Infinity ? undefined : maxGradNorm })),

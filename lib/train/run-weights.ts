@@ -129,7 +129,7 @@ export class RunWeights {
       write(store);
       store.refresh();
     });
-    await session.run(session.compile(compileGraph(graph, { name: `set ${store.arena}`, arenas: this.arenas })), {});
+    await session.run(session.compile(compileGraph(graph, { name: `set ${store.arena}`, arenas: this.arenas, target: session.target })), {});
   }
 }
 

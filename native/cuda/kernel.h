@@ -203,7 +203,7 @@ void launch(const OpArgs& to, void (*kernel)(P...), dim3 grid, dim3 block, int s
 #ifdef __CUDACC__
         to.launcher.start(l);
 #else
-        to.launcher.start(l, [&] { kernel(v...); });
+        to.launcher.start(l, [kernel, values] { std::apply(kernel, values); });  // a copy: a captured launch runs later
 #endif
       },
       values);

@@ -22,7 +22,7 @@ enum Opcode : int { ATTUNE_OPCODES(ATTUNE_OPCODE) kOpcodes };
 #undef ATTUNE_OPCODE
 
 /// How many tensors an op reads; the rest of its operands are numbers.
-constexpr int operands_of(int opcode) {
+ATTUNE_BOTH int operands_of(int opcode) {
   if (opcode == op_constant) return 0;
   if (opcode <= op_quick_gelu_vjp) return 2;
   return opcode == op_select ? 3 : 1;

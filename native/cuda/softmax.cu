@@ -1,11 +1,12 @@
-// softmax and its vjp over the last axis: one block per row, f32 accumulation (f64 for f64). A row's maximum is subtracted first.
+// softmax and its vjp over the last axis: one block per row, f32 accumulation (f64 for f64). A row's maximum is subtracted first. Bytes moved: a row once in
+// and once out, read again from first-level cache. y may lie on x, dx on dy: a thread reads an element for the last time before it writes it.
 #include "block.cuh"
 
 namespace attune {
 namespace cuda {
 
 template <typename T>
-__global__ void __launch_bounds__(256) softmax_kernel(const T* __restrict__ x, T* __restrict__ y, int n) {
+__global__ void __launch_bounds__(256) softmax_kernel(const T* x, T* y, int n) {
   using C = compute_t<T>;
   ATTUNE_SHARED(memory);
   C* partial = reinterpret_cast<C*>(memory);
@@ -22,7 +23,7 @@ __global__ void __launch_bounds__(256) softmax_kernel(const T* __restrict__ x, T
 
 /// dx = y (dy - sum dy y)
 template <typename T>
-__global__ void __launch_bounds__(256) softmax_vjp_kernel(const T* __restrict__ dy, const T* __restrict__ y, T* __restrict__ dx, int n) {
+__global__ void __launch_bounds__(256) softmax_vjp_kernel(const T* dy, const T* __restrict__ y, T* dx, int n) {
   using C = compute_t<T>;
   ATTUNE_SHARED(memory);
   C* partial = reinterpret_cast<C*>(memory);
@@ -33,11 +34,14 @@ __global__ void __launch_bounds__(256) softmax_vjp_kernel(const T* __restrict__ 
   for (int i = threadIdx.x; i < n; i += blockDim.x) store(dx + base + i, from_float<T>(to_float(load(y + base + i)) * (to_float(load(dy + base + i)) - dot)));
 }
 
+/// Whole warps for a row of n: about four elements a thread.
+static dim3 row_threads(int64_t n) { return dim3(n > 512 ? 256 : n > 256 ? 128 : n > 128 ? 64 : 32); }
+
 void softmax_op(const OpArgs& args) {
   const TensorRef &x = args.in[0], &y = args.out[0];
   dispatch<true>(x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(args, softmax_kernel<T>, dim3(unsigned(x.rows())), dim3(256), block_bytes<compute_t<T>>(), x.as<const T>(), y.as<T>(), int(x.dim(-1)));
+    launch(args, softmax_kernel<T>, dim3(unsigned(x.rows())), row_threads(x.dim(-1)), block_bytes<compute_t<T>>(), x.as<const T>(), y.as<T>(), int(x.dim(-1)));
   });
 }
 
@@ -45,8 +49,8 @@ void softmax_vjp_op(const OpArgs& args) {
   const TensorRef &dy = args.in[0], &y = args.in[1], &dx = args.out[0];
   dispatch<true>(dy.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch(args, softmax_vjp_kernel<T>, dim3(unsigned(dy.rows())), dim3(256), block_bytes<compute_t<T>>(), dy.as<const T>(), y.as<const T>(), dx.as<T>(),
-           int(dy.dim(-1)));
+    launch(args, softmax_vjp_kernel<T>, dim3(unsigned(dy.rows())), row_threads(dy.dim(-1)), block_bytes<compute_t<T>>(), dy.as<const T>(), y.as<const T>(),
+           dx.as<T>(), int(dy.dim(-1)));
   });
 }
 

@@ -5,6 +5,7 @@ import { attentionCases } from "./cases/attention.js";
 import { convCases } from "./cases/conv.js";
 import { elementwiseCases } from "./cases/elementwise.js";
 import { embedCases } from "./cases/embed.js";
+import { fusedCases } from "./cases/fused.js";
 import { productCases } from "./cases/matmul.js";
 import { noiseCases } from "./cases/noise.js";
 import { normCases } from "./cases/norm.js";
@@ -27,4 +28,5 @@ export const opCases: readonly OpCase[] = [
   ...noiseCases,
   ...preferenceCases,
   ...optimizerCases,
+  ...fusedCases,
 ];

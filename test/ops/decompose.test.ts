@@ -3,7 +3,7 @@
 import { opTable } from "../../lib/graph/op.js";
 import { rebuild } from "../../lib/graph/rebuild.js";
 import { Session } from "../../lib/graph/session.js";
-import { extendGraph, type Graph, type Tensor } from "../../lib/graph/tensor.js";
+import { extendGraph, type Graph, inGraph, type Node, type Tensor } from "../../lib/graph/tensor.js";
 import { expectClose } from "../support/compare.js";
 import { gaussian } from "../support/nd.js";
 import { Rng } from "../support/rng.js";
@@ -28,18 +28,13 @@ function whole(c: OpCase): Graph {
 }
 
 function decomposed(graph: Graph): Graph {
-  return rebuild(graph, (node, inputs, keep, copy) => {
-    let outputs: readonly Tensor[] = [];
-    extendGraph(copy, () => {
-      outputs = node.op.decompose ? node.op.decompose(node.attrs, ...inputs) : keep();
-    });
-    return outputs;
-  });
+  const simple = ({ op, attrs }: Node, inputs: Node["inputs"]): readonly Tensor[] => op.decompose!(attrs, ...inputs);
+  return rebuild(graph, (node, inputs, keep, copy) => (node.op.decompose ? inGraph(copy, () => simple(node, inputs)) : keep()));
 }
 
 function withGradients(graph: Graph, c: OpCase): Graph {
   const outputs = graph.outputs.filter(({ name }) => name.startsWith("y")).map(({ tensor }) => tensor);
-  const leaves = c.inputs.map((_, k) => graph.inputs.find(({ name }) => name === `x${k}`)!.tensor);
+  const leaves = c.inputs.map((_, k) => graph.nodes.find(({ op, attrs }) => op.leaf && attrs.name === `x${k}`)!.outputs[0]!);
   return extendGraph(graph, () => addGradients(graph, c, outputs, leaves));
 }
 

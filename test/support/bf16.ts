@@ -3,17 +3,14 @@
 import { launches } from "../../lib/graph/alias.js";
 import { cast } from "../../lib/graph/ops/elementwise.js";
 import { rebuild } from "../../lib/graph/rebuild.js";
-import { type DType, extendGraph, type Graph, type Node, type Tensor } from "../../lib/graph/tensor.js";
+import { type DType, type Graph, inGraph, type Node, type Tensor } from "../../lib/graph/tensor.js";
 
 const held = (dtype: DType): DType => (dtype === "bf16" ? "f32" : dtype);
 
 export function emulated(graph: Graph): Graph {
   return rebuild(graph, (node, inputs, keep, copy) => {
-    let outputs: readonly Tensor[] = [];
-    extendGraph(copy, () => {
-      outputs = node.op.leaf ? keep().map(y => cast(y, held(y.dtype))) : node.op.writes ? effect(copy, node, inputs) : computed(copy, node, inputs);
-    });
-    return outputs;
+    if (node.op.leaf) return inGraph(copy, () => keep().map(y => cast(y, held(y.dtype))));
+    return inGraph(copy, () => (node.op.writes ? effect : computed)(copy, node, inputs));
   });
 }
 

@@ -122,7 +122,7 @@ test("a program in bf16 is refused for the cpu by name, and may be kept, convert
 });
 
 /** Ops that bf16 does not reach: numbers drawn or formed in f32, sums of predictions, the optimizer, sums in f64. */
-const apart = ["random_", "timestep_embedding", "adamw", "ema", "accumulate", "assign", "fill"];
+const apart = ["random_", "timestep_embedding", "adamw", "ema", "accumulate", "assign", "fill", "linear_dw_accumulate", "conv2d_dw_accumulate"];
 
 test("every other op builds, differentiates and plans in bf16, with gradients in bf16 or f32", () => {
   const cases = opCases.filter(c => !apart.some(op => c.name.startsWith(op)));

@@ -1,7 +1,7 @@
 /** What op entries check before they infer, so that every message names what came and what was expected. */
 
 import { ShapeError } from "../../errors.js";
-import { currentGraph, type DType, numel, type Tensor, type TensorType } from "../tensor.js";
+import { currentGraph, type DType, numel, type TensorType } from "../tensor.js";
 
 /** Attributes of an op that has none. */
 export type NoAttrs = Record<never, never>;
@@ -26,8 +26,8 @@ export function check(op: string, fits: boolean, detail: string): asserts fits {
 }
 
 /** Every given tensor is floating point, and all have one dtype. */
-export function checkFloats(op: string, tensors: { readonly [name: string]: Tensor | undefined }): void {
-  let first: readonly [string, Tensor] | undefined;
+export function checkFloats(op: string, tensors: { readonly [name: string]: TensorType | undefined }): void {
+  let first: readonly [string, TensorType] | undefined;
   for (const [name, x] of Object.entries(tensors)) {
     if (!x) continue;
     check(op, isFloat(x.dtype), `expected ${name} in floating point, received ${show(x)}`);
@@ -37,20 +37,20 @@ export function checkFloats(op: string, tensors: { readonly [name: string]: Tens
 }
 
 /** As checkFloats, but vectors of parameters (bias, gamma, beta) may be f32 beside a bf16 x: there are few of them, and they are added in f32 anyway. */
-export function checkBesideVectors(op: string, { x }: { readonly x: Tensor }, vectors: { readonly [name: string]: Tensor | undefined }): void {
+export function checkBesideVectors(op: string, { x }: { readonly x: TensorType }, vectors: { readonly [name: string]: TensorType | undefined }): void {
   checkFloats(op, { x });
   for (const [name, v] of Object.entries(vectors)) if (v && v.dtype !== wide(x.dtype)) checkFloats(op, { x, [name]: v });
 }
 
 /** The dtype of a product of tensors like `x`: theirs, or the wider one in which it is summed. */
-export function productType(op: string, x: Tensor, dtype: DType = x.dtype): DType {
+export function productType(op: string, x: TensorType, dtype: DType = x.dtype): DType {
   const fits = dtype === x.dtype || dtype === wide(x.dtype);
   check(op, fits, `expected a result in ${[...new Set([x.dtype, wide(x.dtype)])].join(" or ")} from operands in ${x.dtype}, received ${dtype}`);
   return dtype;
 }
 
 /** `x` has exactly this shape; null stands for any length. */
-export function checkShape(op: string, name: string, x: Tensor, expected: readonly (number | null)[]): void {
+export function checkShape(op: string, name: string, x: TensorType, expected: readonly (number | null)[]): void {
   const fits = x.shape.length === expected.length && expected.every((n, i) => n === null || n === x.shape[i]);
   check(op, fits, `expected ${name} [${expected.map(n => n ?? "any").join(",")}], received ${show(x)}`);
 }

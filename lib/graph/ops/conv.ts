@@ -1,7 +1,7 @@
 /** Convolution of channels-last maps. */
 
 import { defineOp } from "../op.js";
-import { type DType, numel, type Tensor, typed } from "../tensor.js";
+import { type DType, numel, type Tensor, type TensorType, typed } from "../tensor.js";
 import { check, checkBesideVectors, checkCount, checkFloats, checkShape, productType, show, wide, width } from "./check.js";
 import { cast } from "./elementwise.js";
 import { otherType, type ProductOptions } from "./matmul.js";
@@ -9,7 +9,7 @@ import { sumRows } from "./reduce.js";
 
 /** padding: zeros at [top, bottom, left, right]; one number stands for all four. */
 export type ConvOptions = { readonly stride?: number; readonly padding?: number | readonly number[] } & ProductOptions;
-type ConvAttrs = { stride: number; padding: readonly number[] };
+export type ConvAttrs = { readonly stride: number; readonly padding: readonly number[] };
 
 /** x [B,H,W,I] with weight [O,kh,kw,I] (cross-correlation, as everywhere in the field) and bias [O] -> [B,H',W',O],
  *  H' = floor((H + top + bottom - kh) / stride) + 1. The bias may be f32 beside bf16. */
@@ -19,35 +19,44 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, { stride = 1, p
 }
 const conv2dOp = defineOp({
   name: "conv2d",
-  infer({ stride, padding, dtype }: ConvAttrs & { dtype?: DType }, x: Tensor, weight: Tensor, bias?: Tensor) {
-    checkFloats("conv2d", { x, weight });
-    checkBesideVectors("conv2d", { x }, { bias });
-    checkShape("conv2d", "x", x, [null, null, null, null]);
-    checkShape("conv2d", "weight", weight, [null, null, null, width(x)]);
-    if (bias) checkShape("conv2d", "bias", bias, [weight.shape[0]!]);
-    checkCount("conv2d", "stride", stride);
-    const fits = padding.length === 4 && padding.every(n => Number.isInteger(n) && n >= 0);
-    check("conv2d", fits, `expected padding [top, bottom, left, right] of counts, received [${padding}]`);
-    const shape = convShape(padding, stride, x, weight);
-    check(
-      "conv2d",
-      shape.every(n => n >= 1),
-      `kernel ${weight.shape[1]}x${weight.shape[2]} does not fit into ${show(x)} with padding [${padding}]`,
-    );
-    return [typed(productType("conv2d", x, dtype), ...shape)];
-  },
+  infer: (attrs: ConvAttrs & { dtype?: DType }, x: Tensor, weight: Tensor, bias?: Tensor) => [convType("conv2d", attrs, x, weight, bias)],
   vjp({ attrs: { stride, padding }, inputs: [x, weight, bias], grads: [cotangent] }) {
     const dy = cast(cotangent, x.dtype);
     return [
       conv2dDxOp({ stride, padding, height: x.shape[1]!, width: x.shape[2]! }, dy, weight)[0],
-      conv2dDwOp({ stride, padding, kernelHeight: weight.shape[1]!, kernelWidth: weight.shape[2]! }, dy, x)[0],
+      conv2dDw({ stride, padding, kernelHeight: weight.shape[1]!, kernelWidth: weight.shape[2]! }, dy, x),
       bias ? sumRows(cotangent) : null,
     ];
   },
   flops: (attrs, x, weight) => convFlops(convShape(attrs.padding, attrs.stride, x, weight), weight.shape),
 });
 
-function convShape([top = 0, bottom = 0, left = 0, right = 0]: readonly number[], stride: number, x: Tensor, weight: Tensor): number[] {
+/** The result of a convolution, all operands checked. */
+export function convType(
+  op: string,
+  { stride, padding, dtype }: ConvAttrs & { readonly dtype?: DType },
+  x: TensorType,
+  weight: TensorType,
+  bias?: TensorType,
+): TensorType {
+  checkFloats(op, { x, weight });
+  checkBesideVectors(op, { x }, { bias });
+  checkShape(op, "x", x, [null, null, null, null]);
+  checkShape(op, "weight", weight, [null, null, null, width(x)]);
+  if (bias) checkShape(op, "bias", bias, [weight.shape[0]!]);
+  checkCount(op, "stride", stride);
+  const fits = padding.length === 4 && padding.every(n => Number.isInteger(n) && n >= 0);
+  check(op, fits, `expected padding [top, bottom, left, right] of counts, received [${padding}]`);
+  const shape = convShape(padding, stride, x, weight);
+  check(
+    op,
+    shape.every(n => n >= 1),
+    `kernel ${weight.shape[1]}x${weight.shape[2]} does not fit into ${show(x)} with padding [${padding}]`,
+  );
+  return typed(productType(op, x, dtype), ...shape);
+}
+
+function convShape([top = 0, bottom = 0, left = 0, right = 0]: readonly number[], stride: number, x: TensorType, weight: TensorType): number[] {
   const [batch = 0, height = 0, columns = 0] = x.shape;
   const [channels = 0, kh = 0, kw = 0] = weight.shape;
   return [batch, Math.floor((height + top + bottom - kh) / stride) + 1, Math.floor((columns + left + right - kw) / stride) + 1, channels];
@@ -65,6 +74,9 @@ const conv2dDxOp = defineOp({
 });
 
 /** dy [B,H',W',O], x [B,H,W,I] -> dweight [O, kernelHeight, kernelWidth, I], in f32 from bf16. */
+export function conv2dDw(attrs: ConvAttrs & { kernelHeight: number; kernelWidth: number }, dy: Tensor, x: Tensor): Tensor {
+  return conv2dDwOp(attrs, dy, x)[0];
+}
 const conv2dDwOp = defineOp({
   name: "conv2d_dw",
   infer({ kernelHeight, kernelWidth }: ConvAttrs & { kernelHeight: number; kernelWidth: number }, dy: Tensor, x: Tensor) {
@@ -76,6 +88,6 @@ const conv2dDwOp = defineOp({
 });
 
 /** Two per multiply-add: each output element [B,H',W',O] sums kh * kw * I products. */
-function convFlops(output: readonly number[], weight: readonly number[]): number {
+export function convFlops(output: readonly number[], weight: readonly number[]): number {
   return 2 * numel(output) * numel(weight.slice(1));
 }

@@ -70,7 +70,7 @@ const linearOp = defineOp({
   },
   vjp({ inputs: [x, weight, bias], grads: [cotangent] }) {
     const dy = cast(cotangent, x.dtype);
-    return [linearDxOp({}, dy, weight)[0], linearDwOp({}, dy, x)[0], bias ? sumRows(cotangent) : null];
+    return [linearDxOp({}, dy, weight)[0], linearDw(dy, x), bias ? sumRows(cotangent) : null];
   },
   decompose({ dtype }, x, weight, bias) {
     const y = matmul(reshape(x, [rows(x), width(x)]), weight, { transposeB: true, dtype: wide(x.dtype) });
@@ -92,6 +92,9 @@ const linearDxOp = defineOp({
 });
 
 /** dy [.., N] transposed times x [.., K], summed over rows -> dweight [N, K], in f32 from bf16. */
+export function linearDw(dy: Tensor, x: Tensor): Tensor {
+  return linearDwOp({}, dy, x)[0];
+}
 const linearDwOp = defineOp({
   name: "linear_dw",
   infer(_: Record<never, never>, dy: Tensor, x: Tensor) {

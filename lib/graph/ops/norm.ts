@@ -17,14 +17,7 @@ export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, { groups, eps,
 const groupNormOp = defineOp({
   name: "group_norm",
   inplace: 0, // statistics are complete before anything is written
-  infer({ groups, eps }: GroupNormAttrs, x: Tensor, gamma: Tensor, beta: Tensor) {
-    checkAffine("group_norm", x, gamma, beta, eps);
-    checkCount("group_norm", "groups", groups);
-    check("group_norm", x.shape.length >= 3, `expected x [B,H,W,C] or [B,N,C], received ${show(x)}`);
-    check("group_norm", width(x) % groups === 0, `${width(x)} channels do not split into ${groups} groups`);
-    const statistics = typed(wide(x.dtype), x.shape[0]!, groups);
-    return [x, statistics, statistics]; // y, mean, rstd
-  },
+  infer: (attrs: GroupNormAttrs, x: Tensor, gamma: Tensor, beta: Tensor) => groupNormTypes("group_norm", attrs, x, gamma, beta),
   vjp: ({ attrs, inputs: [x, gamma, beta], outputs: [, mu, rstd], grads: [dy] }) => groupNormVjpOp(attrs, dy, x, gamma, beta, mu, rstd),
   decompose({ groups, eps, silu }, x, gamma, beta) {
     const batch = x.shape[0]!;
@@ -34,6 +27,22 @@ const groupNormOp = defineOp({
     return [cast(silu ? siluOf(y) : y, x.dtype), reshape(mu, [batch, groups]), reshape(rstd, [batch, groups])];
   },
 });
+
+/** y, mean, rstd; all operands checked. */
+export function groupNormTypes(
+  op: string,
+  { groups, eps }: GroupNormAttrs,
+  x: Tensor,
+  gamma: Tensor,
+  beta: Tensor,
+): readonly [TensorType, TensorType, TensorType] {
+  checkAffine(op, x, gamma, beta, eps);
+  checkCount(op, "groups", groups);
+  check(op, x.shape.length >= 3, `expected x [B,H,W,C] or [B,N,C], received ${show(x)}`);
+  check(op, width(x) % groups === 0, `${width(x)} channels do not split into ${groups} groups`);
+  const statistics = typed(wide(x.dtype), x.shape[0]!, groups);
+  return [x, statistics, statistics];
+}
 
 const groupNormVjpOp = defineOp({
   name: "group_norm_vjp",

@@ -1,0 +1,33 @@
+// ATTUNE_SIMT: how the host machine plays a device, as "key=value,key=value". Read whenever a device is opened.
+//   arch=80|86|89|90        compute capability, and with it the shared memory of a block (163, 99, 99, 227 KiB)
+//   order=roundrobin|reverse|random, seed=N    which thread goes next; random also shuffles the blocks
+//   copies=late|early|random                   when asynchronous copies land
+//   checks=on|off|full      full: races on global memory too, some two times slower
+//   threads=N               operating system threads that run blocks
+//   memory=N                MiB of device memory
+//   profile=on              requests to memory by source line, printed when the device is closed
+//   ptx=FOLDER              kernels are interpreted from the PTX in this folder instead (native/ptxi)
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "machine.h"
+
+namespace attune {
+namespace simt {
+
+struct Settings {
+  int arch = 80;
+  int64_t memory = int64_t(1) << 40;  // bytes
+  std::string ptx;
+  Options options;
+};
+
+/// Throws ERR_CONFIG. Null is "".
+Settings parse_settings(const char* text);
+/// Those of the device that was opened last; its options are opt.
+const Settings& settings();
+void use(const Settings& settings);
+
+}  // namespace simt
+}  // namespace attune
