@@ -32,7 +32,7 @@ struct AdamwStep {
   ATTUNE_DEVICE AdamwStep(const AdamwAttrs& a, const double* scalars, const double* grad_scale) {
     const double rate = load(scalars + a.rate);
     beta1 = C(a.beta1), rest1 = C(1.0 - a.beta1), beta2 = C(a.beta2), rest2 = C(1.0 - a.beta2), eps = C(a.eps);
-    keep = C(1.0 - rate * a.weight_decay), step = C(rate / load(scalars + a.correction1)), root = C(1.0 / sqrt(load(scalars + a.correction2)));
+    keep = C(fma_of(-rate, a.weight_decay, 1.0)), step = C(rate / load(scalars + a.correction1)), root = C(1.0 / sqrt(load(scalars + a.correction2)));
     scale = grad_scale ? C(load(grad_scale)) : C(1);
     finite = scale - scale == C(0);
   }
