@@ -21,6 +21,7 @@ const std::vector<Conv> kConvs = {
     {"3x3 s2 padded below and right", 1, 8, 10, 16, 24, 3, 3, 2, {0, 1, 0, 1}},
     {"few channels in", 2, 8, 8, 4, 32, 3, 3, 1, {1, 1, 1, 1}},
     {"few channels out", 1, 6, 5, 16, 4, 3, 3, 1, {1, 1, 1, 1}},
+    {"few channels in and out, s2", 2, 8, 7, 12, 20, 3, 3, 2, {1, 1, 1, 1}},
     {"three channels", 3, 5, 6, 3, 17, 3, 3, 1, {1, 1, 1, 1}},
     {"nine channels, s2", 1, 9, 8, 9, 16, 3, 3, 2, {1, 1, 1, 1}},
     {"1x1", 2, 5, 7, 24, 40, 1, 1, 1, {0, 0, 0, 0}},

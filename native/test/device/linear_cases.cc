@@ -35,8 +35,8 @@ void add_all(std::vector<DeviceCase>& cases, const Types& t, const Size& s, bool
 
 DEVICE_CASES(linear, {
   for (const Types& t : kTypes) {
-    for (const Size& s :
-         {Size{1, 1, 1}, Size{1, 8, 8}, Size{65, 63, 40}, Size{77, 131, 72}, Size{70, 66, 41}, Size{16, 72, 320}, Size{3, 200, 1024}, Size{130, 64, 32}})
+    for (const Size& s : {Size{1, 1, 1}, Size{1, 8, 8}, Size{65, 63, 40}, Size{77, 131, 72}, Size{130, 40, 4}, Size{77, 4, 40}, Size{33, 44, 28},
+                          Size{70, 66, 41}, Size{16, 72, 320}, Size{3, 200, 1024}, Size{130, 64, 32}})
       add_all(cases, t, s, false);
     for (const Size& s : {Size{300, 328, 64}, Size{512, 320, 96}, Size{600, 130, 128}, Size{64, 64, 1024}, Size{512, 64, 320}, Size{64, 512, 320}})
       add_all(cases, t, s, false);
