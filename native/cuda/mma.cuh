@@ -95,5 +95,89 @@ ATTUNE_DEVICE void mma_tile(float (&acc)[MT][NT][4], const uint32_t (&a)[MT][4],
 #endif
 }
 
+// ---------------- runs of column tiles: what attention multiplies, with a depth of 16 or of 8 (the last channels of a head of 40)
+
+/// Two 8x8 matrices; lanes 0..15 name their rows.
+ATTUNE_DEVICE void ldmatrix_x2(uint32_t (&r)[2], const void* p ATTUNE_HERE) {
+#ifndef __CUDACC__
+  ldsm<2, false>(r, p, file_, line_);
+#else
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(shared_address(p)) : "memory");
+#endif
+}
+
+#ifndef __CUDACC__
+struct MmaRun {
+  float* acc;  // [n][m][4]
+  const uint32_t *a, *b;
+};
+/// Fragments of the PTX manual: lane = 4 * g + t holds rows g and g + 8 of A, column g of B, and columns 2t, 2t + 1 of the result.
+template <int kDepth, int kM, int kN>
+__attribute__((no_sanitize("thread"))) void mma_run_leader(void** lanes, uint32_t mask) {
+  if (mask != 0xffffffffu) return simt::report("mma", "not all lanes active: %08x", mask);
+  float a[kM * 16][kDepth], b[kDepth][kN * 8];
+  for (int lane = 0; lane < 32; lane++) {
+    const MmaRun& run = *static_cast<MmaRun*>(lanes[lane]);
+    const int g = lane >> 2, t = (lane & 3) * 2;
+    for (int half = 0; half < kDepth / 8; half++) {  // of the depth
+      for (int r = 0; r < kM * 2; r++) {             // 8 rows each
+        const uint32_t v = run.a[r / 2 * (kDepth / 4) + half * 2 + r % 2];
+        a[r * 8 + g][half * 8 + t] = bfl(v), a[r * 8 + g][half * 8 + t + 1] = bfh(v);
+      }
+      for (int n = 0; n < kN; n++) {
+        const uint32_t v = run.b[n * (kDepth / 8) + half];
+        b[half * 8 + t][n * 8 + g] = bfl(v), b[half * 8 + t + 1][n * 8 + g] = bfh(v);
+      }
+    }
+  }
+  for (int m = 0; m < kM; m++)
+    for (int r = 0; r < 16; r++) {
+      float c[kN * 8];
+      const auto at = [&](int column) -> float& {
+        return static_cast<MmaRun*>(lanes[r % 8 * 4 + column % 8 / 2])->acc[(column / 8 * kM + m) * 4 + r / 8 * 2 + column % 2];
+      };
+      for (int j = 0; j < kN * 8; j++) c[j] = at(j);
+      for (int k = 0; k < kDepth; k++)
+        for (int j = 0; j < kN * 8; j++) c[j] += a[m * 16 + r][k] * b[k][j];
+      for (int j = 0; j < kN * 8; j++) at(j) = c[j];
+    }
+}
+#endif
+
+/// acc[n][m] += a[m] b[n]: kM tiles of 16 rows by kN tiles of 8 columns over a depth of 16 or 8. `acc` may be the middle of a longer run, so that few fragments
+/// of B live at a time.
+template <int kDepth, int kM, int kN>
+ATTUNE_DEVICE void mma_run(float (*acc)[kM][4], const uint32_t (&a)[kM][kDepth / 4], const uint32_t (&b)[kN][kDepth / 8] ATTUNE_HERE) {
+#ifndef __CUDACC__
+  (void)file_;
+  MmaRun run{&acc[0][0][0], &a[0][0], &b[0][0]};
+  simt::collective(0xffffffffu, line_, &run, &mma_run_leader<kDepth, kM, kN>);
+#else
+  ATTUNE_UNROLL
+  for (int n = 0; n < kN; n++) {
+    ATTUNE_UNROLL
+    for (int m = 0; m < kM; m++) {
+      float(&d)[4] = acc[n][m];
+      if constexpr (kDepth == 16) mma16816(d, a[m], b[n][0], b[n][1]);
+      else
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                     : "r"(a[m][0]), "r"(a[m][1]), "r"(b[n][0]));
+    }
+  }
+#endif
+}
+
+/// 2^x by the special function unit: 2 ulp, results below 2^-126 are zero, 2^-inf = 0.
+ATTUNE_DEVICE float exp2_approx(float x) {
+#ifdef __CUDACC__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return exp2f(x);
+#endif
+}
+
 }  // namespace cuda
 }  // namespace attune
