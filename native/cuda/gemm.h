@@ -53,6 +53,15 @@ struct Epilogue {
   int groups = 0;               // 0: no statistics; else m is a multiple of 128
 };
 
+inline Epilogue epilogue_to(const TensorRef& out, int64_t ld) {
+  Epilogue e;
+  e.out = out.data, e.out_narrow = out.dtype == DType::bf16, e.ld = ld;
+  return e;
+}
+inline void add_residual(Epilogue& e, const TensorRef& residual) { e.residual = residual.data, e.residual_narrow = residual.dtype == DType::bf16; }
+/// Of attribute "activation"; none where there is none.
+Activation activation_of(const Attrs& attrs);
+
 struct GemmProblem {
   DType dtype = DType::bf16;  // of A and B
   int64_t m = 0, n = 0, k = 0;
