@@ -31,19 +31,21 @@ constexpr bool kHopper = false;
 #endif
 
 #ifdef __CUDACC__
+#define ATTUNE_HERE_ONLY
 #define ATTUNE_LOOP _Pragma("unroll 1")  // keep it a loop: its body is long
 #else
+#define ATTUNE_HERE_ONLY const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()  // ATTUNE_HERE of a function without other parameters
 #define ATTUNE_LOOP
 #endif
 
 // ---- mbarriers: 8 bytes of shared memory, 8-byte aligned ---------------------------------------------------------------------------------------------------
 
 /// A phase of the barrier ends when `arrivals` threads have arrived and the bytes they announced have landed; then the next one begins.
-ATTUNE_DEVICE void barrier_init(uint64_t* barrier, int arrivals) {
+ATTUNE_DEVICE void barrier_init(uint64_t* barrier, int arrivals ATTUNE_HERE) {
 #ifdef __CUDACC__
   ATTUNE_PTX90("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 #else
-  simt::mbar_init(barrier, uint32_t(arrivals));
+  simt::mbar_init(barrier, uint32_t(arrivals) ATTUNE_HERE_ARGS);
 #endif
 }
 
@@ -53,20 +55,20 @@ ATTUNE_DEVICE void barrier_init_fence() {
   ATTUNE_PTX90("fence.proxy.async.shared::cta;" :: : "memory");
 }
 
-ATTUNE_DEVICE void barrier_arrive(uint64_t* barrier) {
+ATTUNE_DEVICE void barrier_arrive(uint64_t* barrier ATTUNE_HERE) {
 #ifdef __CUDACC__
   ATTUNE_PTX90("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 #else
-  simt::mbar_arrive(barrier, 0);
+  simt::mbar_arrive(barrier, 0 ATTUNE_HERE_ARGS);
 #endif
 }
 
 /// Arrives, and holds the phase until `bytes` more have landed. Boxes count in full, also where they leave the tensor.
-ATTUNE_DEVICE void barrier_expect(uint64_t* barrier, uint32_t bytes) {
+ATTUNE_DEVICE void barrier_expect(uint64_t* barrier, uint32_t bytes ATTUNE_HERE) {
 #ifdef __CUDACC__
   ATTUNE_PTX90("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
 #else
-  simt::mbar_arrive(barrier, bytes);
+  simt::mbar_arrive(barrier, bytes ATTUNE_HERE_ARGS);
 #endif
 }
 
@@ -79,8 +81,7 @@ ATTUNE_DEVICE void barrier_wait(uint64_t* barrier, uint32_t parity ATTUNE_HERE) 
           shared_address(barrier)),
       "r"(parity) : "memory");
 #else
-  (void)file_;
-  simt::mbar_wait(barrier, parity, line_);
+  simt::mbar_wait(barrier, parity, line_, file_);
 #endif
 }
 
@@ -92,6 +93,16 @@ ATTUNE_DEVICE void sync_named(int id, int threads ATTUNE_HERE) {
   simt::sync_named(id, threads ATTUNE_HERE_ARGS);
 #endif
 }
+
+/// Where a thread stands in a ring of slots, each with barriers of its own; parity is that of a phase which begins with the ring.
+template <int kSlots>
+struct HopperRing {
+  int slot = 0;
+  uint32_t parity = 0;
+  ATTUNE_DEVICE void next() {
+    if (++slot == kSlots) slot = 0, parity ^= 1;
+  }
+};
 
 /// Orders this thread's writes to shared memory before what the copy engine and wgmma do there; a barrier must follow if others start them.
 ATTUNE_DEVICE void async_proxy_fence() { ATTUNE_PTX90("fence.proxy.async.shared::cta;" :: : "memory"); }
@@ -119,7 +130,7 @@ ATTUNE_DEVICE void load_box(void* to, const TensorMap* map, uint64_t* barrier, C
                  "r"(signal), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4]) : "memory");
   (void)at, (void)address, (void)signal;
 #else
-  twin::load_box(to, map, barrier, int(sizeof...(C)), {coordinates...});
+  twin::load_box(to, map, barrier, int(sizeof...(C)), {coordinates...}, __FILE__, __LINE__);
 #endif
 }
 
@@ -162,29 +173,38 @@ ATTUNE_DEVICE uint64_t descriptor_step(uint64_t descriptor, int bytes) { return 
 ATTUNE_DEVICE void wgmma_fence() { ATTUNE_PTX90("wgmma.fence.sync.aligned;" :: : "memory"); }
 
 /// Closes the group of multiplies issued since the last one.
-ATTUNE_DEVICE void wgmma_commit() {
+ATTUNE_DEVICE void wgmma_commit(ATTUNE_HERE_ONLY) {
   ATTUNE_PTX90("wgmma.commit_group.sync.aligned;" :: : "memory");
 #ifndef __CUDACC__
-  twin::wgmma_commit();
+  twin::wgmma_commit(file_, line_);
 #endif
 }
 
 /// Waits until at most N of the warpgroup's groups are in flight: their operands have been read, their accumulators are written.
 template <int N>
-ATTUNE_DEVICE void wgmma_wait() {
+ATTUNE_DEVICE void wgmma_wait(ATTUNE_HERE_ONLY) {
   ATTUNE_PTX90("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 #ifndef __CUDACC__
-  twin::wgmma_wait(N);
+  twin::wgmma_wait(N, file_, line_);
 #endif
 }
 
-/// Keeps the compiler from moving reads and writes of these registers across this point: it does not know that wgmma works on them until the wait.
+/// Settles these registers here, before a wgmma_fence() that orders them: the compiler knows neither that wgmma works on them until the wait nor that it must
+/// not move them about after the fence.
 template <int N>
 ATTUNE_DEVICE void pin_registers(float (&d)[N]) {
   ATTUNE_UNROLL
   for (int i = 0; i < N; i++) {
     (void)d[i];
     ATTUNE_PTX90("" : "+f"(d[i])::"memory");
+  }
+}
+template <int N>
+ATTUNE_DEVICE void pin_registers(uint32_t (&a)[N][4]) {
+  ATTUNE_UNROLL
+  for (int i = 0; i < N * 4; i++) {
+    (void)a[i / 4][i % 4];
+    ATTUNE_PTX90("" : "+r"(a[i / 4][i % 4])::"memory");
   }
 }
 
@@ -240,12 +260,12 @@ ATTUNE_WGMMA(256, 128, "128", "129", "130", "131", "132", "133", "134")
 template <int N>
 struct Wgmma {
   template <bool kMajorA, bool kMajorB>
-  static void shared(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate) {
-    twin::wgmma_issue({d, N, a, b, nullptr, kMajorA, kMajorB, accumulate != 0});
+  static void shared(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate ATTUNE_HERE) {
+    twin::wgmma_issue({d, N, a, b, nullptr, kMajorA, kMajorB, accumulate != 0} ATTUNE_HERE_ARGS);
   }
   template <bool kMajorB>
-  static void registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int accumulate) {
-    twin::wgmma_issue({d, N, 0, b, a, false, kMajorB, accumulate != 0});
+  static void registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int accumulate ATTUNE_HERE) {
+    twin::wgmma_issue({d, N, 0, b, a, false, kMajorB, accumulate != 0} ATTUNE_HERE_ARGS);
   }
 };
 #endif
@@ -261,6 +281,20 @@ ATTUNE_DEVICE void shrink_registers() {
 template <int N>
 ATTUNE_DEVICE void grow_registers() {
   ATTUNE_PTX90("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+// ---- host side ---------------------------------------------------------------------------------------------------------------------------------------------
+
+/// Whether a kernel of this kind can run: on sm_90, if its code for sm_90a is in this object. For every other target, and so for what a driver makes of PTX on
+/// a newer GPU, the kernel is empty, and an empty kernel takes few registers. The first call must not be inside a capture: a dry call is not.
+inline bool hopper_serves(const DeviceCaps& caps, [[maybe_unused]] const void* kernel) {
+  if (caps.arch < 90 || caps.shared_bytes < 227 * 1024) return false;
+#ifdef __CUDACC__
+  cudaFuncAttributes attributes{};
+  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.numRegs > 32;
+#else
+  return true;
+#endif
 }
 
 }  // namespace cuda

@@ -21,12 +21,12 @@ inline uint32_t swizzled(uint32_t address, Swizzle swizzle) { return address ^ (
 
 // ---- bulk tensor copies ------------------------------------------------------------------------------------------------------------------------------------
 
+/// A copy on its way. It has the map by value: kernel parameters live on a fiber's stack here, and the thread that issued the copy may have ended.
 struct Box {
+  TensorMapFields map;
   unsigned char* to;
-  const TensorMap* map;
   int at[kMapRank];
 };
-static_assert(sizeof(Box) <= sizeof(simt::BulkArg), "a box travels by value");
 
 inline uint32_t box_bytes(const TensorMapFields& map) {
   uint32_t bytes = map.element_bytes;
@@ -35,10 +35,10 @@ inline uint32_t box_bytes(const TensorMapFields& map) {
 }
 
 inline void land_box(const simt::BulkArg& arg) {
-  Box box;
-  std::memcpy(&box, &arg, sizeof box);
-  TensorMapFields map;
-  std::memcpy(&map, box.map, sizeof map);
+  Box* const issued = reinterpret_cast<Box*>(uintptr_t(arg.w[0]));
+  const Box box = *issued;
+  std::free(issued);
+  const TensorMapFields& map = box.map;
   const uint32_t start = uint32_t(box.to - simt::shared_memory()), row_bytes = map.box[0] * map.element_bytes, rows = box_bytes(map) / row_bytes;
   for (uint32_t row = 0; row < rows; row++) {
     const unsigned char* from = reinterpret_cast<const unsigned char*>(map.base);
@@ -49,20 +49,19 @@ inline void land_box(const simt::BulkArg& arg) {
       inside = inside && index >= 0 && index < int64_t(map.extent[i]);
       from += index * int64_t(map.stride[i - 1]);
     }
-    for (uint32_t byte = 0; byte < row_bytes; byte += map.element_bytes) {
-      const int64_t index = box.at[0] + int64_t(byte / map.element_bytes);
-      const uint32_t address = swizzled(start + row * row_bytes + byte, Swizzle(map.swizzle));
-      unsigned char* to = simt::shared_memory() + address;
-      if (inside && index >= 0 && index < int64_t(map.extent[0])) {
-        const unsigned char* element = from + index * int64_t(map.element_bytes);
-        simt::check_global(element, map.element_bytes, false, "tensor map", 0);
-        std::memcpy(to, element, map.element_bytes);
-      } else std::memset(to, 0, map.element_bytes);
+    // Elements first .. last - 1 of the row exist; the rest is zero.
+    const int64_t length = int64_t(map.box[0]), start_at = box.at[0], first = inside ? std::clamp<int64_t>(-start_at, 0, length) : length;
+    const int64_t last = inside ? std::clamp<int64_t>(int64_t(map.extent[0]) - start_at, first, length) : length, size = map.element_bytes;
+    if (last > first) simt::check_global(from + (start_at + first) * size, size_t((last - first) * size), false, "tensor map", 0);
+    for (int64_t i = 0; i < length; i++) {
+      unsigned char* to = simt::shared_memory() + swizzled(start + row * row_bytes + uint32_t(i * size), Swizzle(map.swizzle));
+      if (i >= first && i < last) std::memcpy(to, from + (start_at + i) * size, size_t(size));
+      else std::memset(to, 0, size_t(size));
     }
   }
 }
 
-inline void load_box(void* to, const TensorMap* map, uint64_t* barrier, int rank, std::initializer_list<int> coordinates) {
+inline void load_box(void* to, const TensorMap* map, uint64_t* barrier, int rank, std::initializer_list<int> coordinates, const char* file, int line) {
   TensorMapFields fields;
   std::memcpy(&fields, map, sizeof fields);
   if (fields.mark != kTensorMapMark) return simt::report("tma", "no tensor map at the address given");
@@ -70,14 +69,14 @@ inline void load_box(void* to, const TensorMap* map, uint64_t* barrier, int rank
   const int64_t offset = static_cast<unsigned char*>(to) - simt::shared_memory();
   const int span = swizzle_span(Swizzle(fields.swizzle)), bytes = int(box_bytes(fields));
   if (offset % (8 * span)) simt::report("tma", "a box goes to offset %lld, not a multiple of %d", static_cast<long long>(offset), 8 * span);
-  if (offset < 0 || offset + bytes > int64_t(simt::bv().smem_bytes))
+  if (offset < 0 || offset + bytes > int64_t(simt::shared_bytes()))
     return simt::report("tma", "a box of %d bytes leaves shared memory at offset %lld", bytes, static_cast<long long>(offset));
-  if (simt::opt.async_copy != simt::Async::Early) std::memset(to, 0xff, size_t(bytes));  // whoever reads before it lands finds NaN
-  Box box{static_cast<unsigned char*>(to), map, {}};
-  std::copy(coordinates.begin(), coordinates.end(), box.at);
-  simt::BulkArg arg;
-  std::memcpy(&arg, &box, sizeof box);
-  simt::bulk_issue(&land_box, arg, barrier, uint32_t(bytes));
+  Box* const box = static_cast<Box*>(std::malloc(sizeof(Box)));
+  *box = {fields, static_cast<unsigned char*>(to), {}};
+  std::copy(coordinates.begin(), coordinates.end(), box->at);
+  simt::BulkArg arg{};
+  arg.w[0] = reinterpret_cast<uintptr_t>(box);
+  simt::bulk_issue(&land_box, arg, barrier, uint32_t(bytes), to, file, line);
 }
 
 // ---- wgmma -------------------------------------------------------------------------------------------------------------------------------------------------
@@ -103,12 +102,6 @@ inline Queue& queue() {  // of the running thread
 }
 inline thread_local uint64_t chance = 0x9E3779B97F4A7C15ull;
 
-inline float bf16_at(uint32_t address) {
-  uint16_t bits;
-  std::memcpy(&bits, simt::shared_memory() + address, 2);
-  return __builtin_bit_cast(float, uint32_t(bits) << 16);
-}
-
 /// Where element (row, k) of the operand behind a descriptor lies; row counts m or n. The canonical layouts of the PTX ISA.
 inline uint32_t operand_address(uint64_t descriptor, bool mn_major, int row, int k) {
   const uint32_t start = uint32_t(descriptor & 0x3fff) << 4, leading = uint32_t(descriptor >> 16 & 0x3fff) << 4,
@@ -123,10 +116,23 @@ inline uint32_t operand_address(uint64_t descriptor, bool mn_major, int row, int
   return swizzled(address, layout == 0 ? Swizzle::none : Swizzle(4 - layout));
 }
 
+/// Calls put(row, k, value) for `rows` x 16 elements of an operand, from `first` on: 16-byte pieces stay whole in every layout.
+template <typename Put>
+inline void each_element(uint64_t descriptor, bool mn_major, int first, int rows, const Put& put) {
+  for (int row = 0; row < rows; row += mn_major ? 8 : 1)
+    for (int k = 0; k < 16; k += mn_major ? 1 : 8) {
+      uint16_t bits[8];
+      std::memcpy(bits, simt::shared_memory() + operand_address(descriptor, mn_major, first + row, k), sizeof bits);
+      for (int i = 0; i < 8; i++) put(mn_major ? row + i : row, mn_major ? k : k + i, __builtin_bit_cast(float, uint32_t(bits[i]) << 16));
+    }
+}
+
+using Eight = float __attribute__((vector_size(32), aligned(4)));  // columns
+
 /// One multiply of a warp's 16 rows: c [16, n].
 inline void multiply_rows(void** lanes, int index, int warp, float* c) {
   const Multiply& op = static_cast<Queue*>(lanes[0])->multiply[index];
-  float a[16][16];
+  float a[16][16], b[16][256];
   if (op.a_registers) {
     for (int lane = 0; lane < 32; lane++) {
       const Multiply& own = static_cast<Queue*>(lanes[lane])->multiply[index];
@@ -136,17 +142,15 @@ inline void multiply_rows(void** lanes, int index, int warp, float* c) {
         a[lane / 4 + r / 2 % 2 * 8][lane % 4 * 2 + r / 4 * 8 + r % 2] = __builtin_bit_cast(float, r % 2 ? pair & 0xffff0000u : pair << 16);
       }
     }
-  } else {
-    for (int i = 0; i < 16; i++)
-      for (int k = 0; k < 16; k++) a[i][k] = bf16_at(operand_address(op.a, op.a_mn_major, warp * 16 + i, k));
-  }
-  float b[256];
-  if (!op.accumulate) std::fill(c, c + 16 * op.n, 0.f);
-  for (int k = 0; k < 16; k++) {
-    for (int j = 0; j < op.n; j++) b[j] = bf16_at(operand_address(op.b, op.b_mn_major, j, k));
-    for (int i = 0; i < 16; i++)
-      for (int j = 0; j < op.n; j++) c[i * op.n + j] += a[i][k] * b[j];
-  }
+  } else each_element(op.a, op.a_mn_major, warp * 16, 16, [&](int row, int k, float v) { a[row][k] = v; });
+  each_element(op.b, op.b_mn_major, 0, op.n, [&](int row, int k, float v) { b[k][row] = v; });
+  for (int i = 0; i < 16; i++)
+    for (int j = 0; j < op.n; j += 8) {
+      Eight& at = *reinterpret_cast<Eight*>(c + i * op.n + j);
+      Eight sum = op.accumulate ? at : Eight{};
+      for (int k = 0; k < 16; k++) sum += a[i][k] * *reinterpret_cast<const Eight*>(&b[k][j]);
+      at = sum;
+    }
 }
 
 /// Runs the first `retire` groups of a warp, all multiplies of one accumulator together.
@@ -192,27 +196,39 @@ inline void retire_groups(void** lanes, uint32_t) {
   }
 }
 
-inline void retire(int groups, int line) {
+inline void retire(int groups, const char* file, int line) {
   Queue& own = queue();
   own.retire = groups;
-  simt::collective(0xffffffffu, uint32_t(line), &own, &retire_groups);
+  simt::collective(0xffffffffu, uint32_t(line), &own, &retire_groups, file);
 }
 
-inline void wgmma_issue(const Multiply& multiply) {
+/// Tells the machine which 16-byte pieces a warp will read: its own 16 rows of A, and all of B.
+inline void announce_reads(uint64_t descriptor, bool mn_major, int first, int rows, const char* file, int line) {
+  for (int row = 0; row < rows; row += mn_major ? 8 : 1)
+    for (int k = 0; k < 16; k += mn_major ? 1 : 8)
+      simt::async_read(simt::shared_memory() + operand_address(descriptor, mn_major, first + row, k), 16, file, line);
+}
+
+inline void wgmma_issue(const Multiply& multiply, const char* file, int line) {
   Queue& own = queue();
-  if (own.count == 96) return simt::report("wgmma", "more multiplies in flight than the twin can hold");
+  if (own.count == 96) simt::fail("wgmma", "more multiplies in flight than the twin can hold");
   Multiply& op = own.multiply[own.count++] = multiply;
   if (op.a_registers) std::memcpy(op.seen, op.a_registers, sizeof op.seen);
+  if (!simt::checked || simt::cur->lane != 0) return;
+  if (!op.a_registers) announce_reads(op.a, op.a_mn_major, simt::cur->warp % 4 * 16, 16, file, line);
+  announce_reads(op.b, op.b_mn_major, 0, op.n, file, line);
 }
-inline void wgmma_commit() {
+inline void wgmma_commit(const char* file, int line) {
   Queue& own = queue();
-  if (own.groups == 8) return simt::report("wgmma", "more groups in flight than the twin can hold");
+  if (own.groups == 8) simt::fail("wgmma", "more groups in flight than the twin can hold");
   own.ends[own.groups++] = own.count;
-  retire(-1, __builtin_LINE());
+  simt::async_read_commit();
+  retire(-1, file, line);
 }
-inline void wgmma_wait(int left) {
+inline void wgmma_wait(int left, const char* file, int line) {
   const Queue& own = queue();
-  retire(own.groups > left ? own.groups - left : 0, __builtin_LINE());
+  retire(own.groups > left ? own.groups - left : 0, file, line);
+  simt::async_read_wait(left);
 }
 
 }  // namespace twin
