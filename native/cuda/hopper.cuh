@@ -288,7 +288,7 @@ ATTUNE_DEVICE void grow_registers() {
 /// Whether a kernel of this kind can run: on sm_90, if its code for sm_90a is in this object. For every other target, and so for what a driver makes of PTX on
 /// a newer GPU, the kernel is empty, and an empty kernel takes few registers. The first call must not be inside a capture: a dry call is not.
 inline bool hopper_serves(const DeviceCaps& caps, [[maybe_unused]] const void* kernel) {
-  if (caps.arch < 90 || caps.shared_bytes < 227 * 1024) return false;
+  if (caps.arch != 90 || caps.shared_bytes < 227 * 1024) return false;
 #ifdef __CUDACC__
   cudaFuncAttributes attributes{};
   return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.numRegs > 32;
