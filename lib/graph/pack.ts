@@ -56,8 +56,8 @@ export function packBySize(lifetimes: Lifetimes): Packing {
     const next = (k: number, early: boolean): number => {
       for (; k < n; k++) {
         const other = placed[k]!;
-        const together = max(from, start[other]!);
-        if (together <= to && together <= end[other]! && together <= full === early) break;
+        if (start[other]! > to || end[other]! < from) continue;
+        if (max(from, start[other]!) <= full === early) break;
       }
       return k;
     };
