@@ -23,6 +23,15 @@ ATTUNE_DEVICE void copy_async16(void* to, const void* from, int valid ATTUNE_HER
 #endif
 }
 
+/// Likewise 8 bytes, all or none of them.
+ATTUNE_DEVICE void copy_async8(void* to, const void* from, bool valid ATTUNE_HERE) {
+#ifdef __CUDACC__
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 8 : 0) : "memory");
+#else
+  simt::cp_async(to, from, 8, valid ? 8 : 0 ATTUNE_HERE_ARGS);
+#endif
+}
+
 /// Closes the group of copies that this thread has issued since the last one.
 ATTUNE_DEVICE void copy_commit() {
 #ifdef __CUDACC__

@@ -7,7 +7,9 @@ namespace cuda {
 
 /// The window over x, and x2 beside it, of the pixels of `grid`.
 static Window window_of(const Attrs& attrs, const TensorRef& x, const TensorRef* x2, const TensorRef& grid, int64_t kh, int64_t kw) {
-  if (x.numel() / x.dim(3) >= int64_t(1) << 31) throw Error("ERR_PROGRAM", "a map of 2^31 pixels");
+  constexpr int64_t kSide = 1 << 14;  // what ImageTile packs, with a margin for padding and the doubling of `upsample`
+  if (x.dim(1) >= kSide || x.dim(2) >= kSide || grid.dim(1) >= kSide || grid.dim(2) >= kSide || x.numel() / x.dim(3) >= int64_t(1) << 31)
+    throw Error("ERR_PROGRAM", "a map of 2^14 rows or columns, or 2^31 pixels");
   const auto& padding = attrs.list("padding");
   Window w;
   w.x = x.data, w.channels = int(x.dim(3)), w.height = int(x.dim(1)), w.width = int(x.dim(2));

@@ -1,7 +1,6 @@
 // linear and its gradients: odd and unit sizes take the element-wise tiles, multiples of eight the wide ones; few rows, many rows and a long k each take
 // another plan (see gemm_plan.cu). bf16 inputs with an f32 output are held to f32's rounding: products of bf16 are exact in f32, only the sums round.
 #include "device_case.h"
-#include "fused_reference.h"
 
 namespace attune {
 namespace test {
@@ -36,10 +35,11 @@ void add_all(std::vector<DeviceCase>& cases, const Types& t, const Size& s, bool
 
 DEVICE_CASES(linear, {
   for (const Types& t : kTypes) {
-    for (const Size& s :
-         {Size{1, 1, 1}, Size{1, 8, 8}, Size{65, 63, 40}, Size{77, 131, 72}, Size{70, 66, 41}, Size{16, 72, 320}, Size{3, 200, 1024}, Size{130, 64, 32}})
+    for (const Size& s : {Size{1, 1, 1}, Size{1, 8, 8}, Size{65, 63, 40}, Size{77, 131, 72}, Size{130, 40, 4}, Size{77, 4, 40}, Size{33, 44, 28},
+                          Size{70, 66, 41}, Size{16, 72, 320}, Size{3, 200, 1024}, Size{130, 64, 32}})
       add_all(cases, t, s, false);
-    for (const Size& s : {Size{300, 328, 64}, Size{512, 320, 96}, Size{600, 130, 128}, Size{64, 64, 1024}}) add_all(cases, t, s, false);
+    for (const Size& s : {Size{300, 328, 64}, Size{512, 320, 96}, Size{600, 130, 128}, Size{64, 64, 1024}, Size{512, 64, 320}, Size{64, 512, 320}})
+      add_all(cases, t, s, false);
     // SD 1.5 at 8 samples: attention projections, feed-forward, cross attention keys, time embedding.
     for (const Size& s : {Size{32768, 320, 320}, Size{8192, 5120, 640}, Size{2048, 1280, 5120}, Size{616, 640, 768}, Size{16, 1280, 1280}})
       add_all(cases, t, s, true);

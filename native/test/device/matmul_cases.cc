@@ -22,7 +22,8 @@ DEVICE_CASES(matmul, {
           c.depth = double(s.k), c.large = large;
           cases.push_back(c);
         };
-        for (const Size& s : {Size{1, 1, 1, 1}, Size{3, 17, 9, 5}, Size{2, 72, 40, 88}, Size{5, 64, 65, 63}, Size{2, 16, 136, 512}}) add(s, false);
+        for (const Size& s : {Size{1, 1, 1, 1}, Size{3, 17, 9, 5}, Size{2, 72, 40, 88}, Size{5, 64, 65, 63}, Size{2, 36, 76, 44}, Size{2, 16, 136, 512}})
+          add(s, false);
         if (b) add({2, 264, 336, 64}, false);
         add({16, 4096, 4096, 40}, true);
       }
