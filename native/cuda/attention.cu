@@ -1,5 +1,6 @@
-// attention and attention_vjp: which kernels serve a call, and the two small ones of the backward pass. bf16 heads of a multiple of 8 channels up to 160 run on
-// tensor cores, rounded up to the next compiled size; everything else, and all of f32, on multiply-adds of f32 (attention_ffma.cu).
+// attention and attention_vjp: which kernels serve a call, and the two small ones of the backward pass. bf16 heads of a multiple of 8 channels run on tensor
+// cores: up to 160 channels rounded up to the next compiled size, more in panels (attention_wide.cu). Everything else, and all of f32, runs on multiply-adds of
+// f32 (attention_ffma.cu).
 #include "attention.cuh"
 
 namespace attune {
@@ -77,28 +78,31 @@ static AttentionShape attention_shape(const OpArgs& args, const TensorRef& q, co
   return s;
 }
 
-/// Runs body with the compiled size of head that serves this one, as a constant; false if there is none.
+static bool on_tensor_cores(const OpArgs& args, const AttentionShape& s) { return args.in[0].dtype == DType::bf16 && s.dim % 8 == 0; }
+
+/// Runs body with the compiled size of head that serves one of `dim` channels, as a constant; false if that is too wide for any.
 template <typename Body>
-static bool on_tensor_cores(DType dtype, int dim, Body&& body) {
-  if (dtype != DType::bf16 || dim % 8 != 0 || dim > 160) return false;
+static bool compiled_head(int dim, Body&& body) {
   if (dim <= 40) body(std::integral_constant<int, 40>{});
   else if (dim <= 64) body(std::integral_constant<int, 64>{});
   else if (dim <= 80) body(std::integral_constant<int, 80>{});
   else if (dim <= 128) body(std::integral_constant<int, 128>{});
-  else body(std::integral_constant<int, 160>{});
-  return true;
+  else if (dim <= 160) body(std::integral_constant<int, 160>{});
+  return dim <= 160;
 }
 
 void attention_op(const OpArgs& args) {
   const AttentionShape s = attention_shape(args, args.in[0], args.in[1], 3);
   // Kernels for Hopper alone (bf16, caps().arch >= 90) have their turn here.
-  if (!on_tensor_cores(args.in[0].dtype, s.dim, [&](auto dim) { start_attention_forward<dim.value>(args, s); })) start_attention_ffma(args, s);
+  if (!on_tensor_cores(args, s)) start_attention_ffma(args, s);
+  else if (!compiled_head(s.dim, [&](auto dim) { start_attention_forward<dim.value>(args, s); })) start_attention_wide(args, s);
 }
 
 void attention_vjp_op(const OpArgs& args) {
   const AttentionShape s = attention_shape(args, args.in[1], args.in[2], 6);
   // Kernels for Hopper alone (bf16, caps().arch >= 90) have their turn here.
-  if (!on_tensor_cores(args.in[0].dtype, s.dim, [&](auto dim) { start_attention_backward<dim.value>(args, s); })) start_attention_ffma_backward(args, s);
+  if (!on_tensor_cores(args, s)) start_attention_ffma_backward(args, s);
+  else if (!compiled_head(s.dim, [&](auto dim) { start_attention_backward<dim.value>(args, s); })) start_attention_wide_backward(args, s);
 }
 
 REGISTER_CUDA(attention, attention_op)

@@ -12,8 +12,9 @@ namespace attune {
 namespace cuda {
 
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
-constexpr int kAttentionThreads = 128;  // four warps: each has 255 registers, and two blocks or more fit a multiprocessor
-constexpr int kStatisticsUnit = 64;     // rows of statistics are padded to whole tiles of queries
+constexpr int kAttentionThreads = 128;       // four warps: each has 255 registers, and two blocks or more fit a multiprocessor
+constexpr int kAttentionShared = 99 * 1024;  // what a block may have on sm_86 and sm_89, the least of all
+constexpr int kStatisticsUnit = 64;          // rows of statistics are padded to whole tiles of queries
 
 struct AttentionShape {
   int batch, queries, keys, heads, dim;
@@ -47,7 +48,10 @@ void start_attention_backward(const OpArgs& args, const AttentionShape& s);
 const QueryStatistics* start_attention_statistics(const OpArgs& args, const AttentionShape& s, float unit);
 /// dk and dv (outputs 1 and 2) from parts [2, splits, B, M, heads * d], added in order.
 void start_attention_reduce(const OpArgs& args, const float* parts, int splits);
-/// The ops for everything else: f32, and heads that tensor cores are not compiled for.
+/// Likewise for more channels than that, as long as they are a multiple of 8: attention_wide.cu.
+void start_attention_wide(const OpArgs& args, const AttentionShape& s);
+void start_attention_wide_backward(const OpArgs& args, const AttentionShape& s);
+/// The ops for everything else: f32, and heads that vectors do not divide.
 void start_attention_ffma(const OpArgs& args, const AttentionShape& s);
 void start_attention_ffma_backward(const OpArgs& args, const AttentionShape& s);
 
@@ -57,15 +61,15 @@ void start_attention_ffma_backward(const OpArgs& args, const AttentionShape& s);
 template <int kDim>
 constexpr int kPitch = (kDim / 8 | 1) * 8;
 
-/// Copies kRows tokens from `first` on; those past the last, and channels past dim, become zero. `from` is the head's first token.
+/// Copies kRows tokens from `first` on; those past the last, and channels past `channels`, become zero. `from` is the head's first token.
 template <int kDim, int kRows>
-ATTUNE_DEVICE void copy_tile(bf16* to, const bf16* from, int first, int tokens, const AttentionShape& s) {
+ATTUNE_DEVICE void copy_tile(bf16* to, const bf16* from, int first, int tokens, int64_t width, int channels) {
   constexpr int kUnits = kDim / 8;
-  ATTUNE_UNROLL
+#pragma unroll 1  // unrolled, its addresses would stay in registers across the loop over tiles, which has none to spare
   for (int i = int(threadIdx.x); i < kRows * kUnits; i += kAttentionThreads) {
     const int row = i / kUnits, channel = i % kUnits * 8;
-    const bool inside = first + row < tokens && channel < s.dim;
-    copy_async16(to + row * kPitch<kDim> + channel, inside ? from + (first + row) * s.width + channel : from, inside ? 16 : 0);
+    const bool inside = first + row < tokens && channel < channels;
+    copy_async16(to + row * kPitch<kDim> + channel, inside ? from + (first + row) * width + channel : from, inside ? 16 : 0);
   }
 }
 
@@ -122,12 +126,11 @@ ATTUNE_DEVICE void clear(float (&acc)[kN][kM][4]) {
   }
 }
 
-/// scores = A B^T over channels: the warp's rows against the kN * 8 tokens of `tile`.
+/// scores += A B^T over channels: the warp's rows against the kN * 8 tokens of `tile`.
 template <int kDim, int kM, int kN, bool kKept>
 ATTUNE_DEVICE void multiply_channels(float (&scores)[kN][kM][4], const RowFragments<kDim, kM, kKept>& rows, const bf16* tile) {
   static_assert(kN % 2 == 0, "tokens come in pairs of eight");
   const int lane = threadIdx.x % 32;
-  clear(scores);
   ATTUNE_UNROLL
   for (int step = 0; step < kDim / 16; step++) {
     uint32_t a[kM][4];
@@ -210,15 +213,15 @@ ATTUNE_DEVICE void make_logits(float (&scores)[kN][kM][4], int first_query, int 
 
 /// Stores a warp's rows times `factor` as tokens from `first` on; `to` is the head's first token.
 template <int kDim, int kM, typename T>
-ATTUNE_DEVICE void store_rows(T* to, const float (&acc)[kDim / 8][kM][4], const float (&factor)[kM * 2], int first, int tokens, const AttentionShape& s) {
+ATTUNE_DEVICE void store_rows(T* to, const float (&acc)[kDim / 8][kM][4], const float (&factor)[kM * 2], int first, int tokens, int64_t width, int channels) {
   ATTUNE_UNROLL
   for (int r = 0; r < kM * 2; r++) {
     const int token = first + r * 8 + own_row();
     if (token >= tokens) continue;
-    T* const at = to + token * s.width + own_column();
+    T* const at = to + token * width + own_column();
     ATTUNE_UNROLL
     for (int n = 0; n < kDim / 8; n++) {
-      if (n * 8 >= s.dim) break;
+      if (n * 8 >= channels) break;
       const float lo = acc[n][r / 2][r % 2 * 2] * factor[r], hi = acc[n][r / 2][r % 2 * 2 + 1] * factor[r];
       if constexpr (sizeof(T) == 2) store(reinterpret_cast<uint32_t*>(at + n * 8), pack_bf16(lo, hi));
       else store(reinterpret_cast<float2*>(at + n * 8), make_float2(lo, hi));

@@ -19,6 +19,7 @@ struct BackwardTiles {
   int queries_m, queries_walk;  // dq: likewise
   bool queries_kept;
 };
+/// As forward_tiles; with 160 channels walks are of 16 tokens, so that two blocks fit.
 constexpr BackwardTiles backward_tiles(int dim) {
   return dim == 40    ? BackwardTiles{2, 32, true, 2, 32, false}
          : dim == 64  ? BackwardTiles{2, 32, false, 2, 32, true}
@@ -40,6 +41,7 @@ struct Backward {
   static constexpr int kKeySlot = 2 * kWalkedKeys * kPitch<kDim> * 2;
   static constexpr int kQueriesBytes = 2 * kQueries * kPitch<kDim> * 2 + 2 * kKeySlot;
   static_assert(kStatisticsUnit % kWalkedQueries == 0, "a walked tile has all its statistics");
+  static_assert(kKeysBytes <= kAttentionShared && kQueriesBytes <= kAttentionShared, "a block fits every architecture");
 };
 
 /// Products of keys (rows from first_key on) and queries (columns from first_query on) become logits in units of log 2, -infinity where the key is not visible.
@@ -60,8 +62,59 @@ ATTUNE_DEVICE void make_logits_across(float (&scores)[kN][kM][4], int first_key,
   }
 }
 
-/// `parts` null: writes dk and dv. Else the block sees one of `splits` runs of queries, and writes its part, f32, to parts [2 (dk, dv), splits, B, M, heads *
-/// d].
+/// Logits, keys down and queries across, become p, and dp becomes ds; `statistics` are those of this lane's first column.
+template <int kM, int kN>
+ATTUNE_DEVICE void make_gradients_across(float (&p)[kN][kM][4], float (&ds)[kN][kM][4], float factor, const QueryStatistics* statistics) {
+  ATTUNE_UNROLL
+  for (int n = 0; n < kN; n++) {
+    const float4 of = load(reinterpret_cast<const float4*>(statistics + n * 8));  // {lse, dot} of two columns
+    ATTUNE_UNROLL
+    for (int r = 0; r < kM * 2; r++) {
+      ATTUNE_UNROLL
+      for (int column = 0; column < 2; column++) {
+        const int i = r % 2 * 2 + column;
+        p[n][r / 2][i] = exp2_approx(p[n][r / 2][i] * factor - (column ? of.z : of.x));
+        ds[n][r / 2][i] = p[n][r / 2][i] * (ds[n][r / 2][i] - (column ? of.w : of.y));
+      }
+    }
+  }
+}
+/// Likewise, queries down and keys across: dp becomes ds.
+template <int kM, int kN>
+ATTUNE_DEVICE void make_gradients(const float (&p)[kN][kM][4], float (&ds)[kN][kM][4], float factor, const QueryStatistics (&statistics)[kM * 2]) {
+  ATTUNE_UNROLL
+  for (int n = 0; n < kN; n++) {
+    ATTUNE_UNROLL
+    for (int r = 0; r < kM * 2; r++) {
+      ATTUNE_UNROLL
+      for (int i = r % 2 * 2; i < r % 2 * 2 + 2; i++)
+        ds[n][r / 2][i] = exp2_approx(p[n][r / 2][i] * factor - statistics[r].lse) * (ds[n][r / 2][i] - statistics[r].dot);
+    }
+  }
+}
+/// Of the warp's queries from `first` on; `statistics` is the head's first.
+template <int kM>
+ATTUNE_DEVICE void load_statistics(QueryStatistics (&own)[kM * 2], const QueryStatistics* statistics, int first, int queries) {
+  ATTUNE_UNROLL
+  for (int r = 0; r < kM * 2; r++) {
+    const int query = first + r * 8 + own_row();
+    own[r] = {INFINITY, 0.f};
+    if (query >= queries) continue;
+    const float2 of = load(reinterpret_cast<const float2*>(statistics + query));
+    own[r] = {of.x, of.y};
+  }
+}
+/// One factor for all rows of store_rows.
+template <int kRows>
+struct SameFactor {
+  float of[kRows];
+  ATTUNE_DEVICE explicit SameFactor(float factor) {
+    ATTUNE_UNROLL
+    for (int r = 0; r < kRows; r++) of[r] = factor;
+  }
+};
+
+/// `parts` null: writes dk and dv. Else the block sees one of `splits` runs of queries and writes f32 to parts [2 (dk, dv), splits, B, M, heads * d].
 template <int kDim>
 __global__ void __launch_bounds__(kAttentionThreads)
     attention_keys_kernel(const bf16* __restrict__ dy, const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
@@ -81,8 +134,8 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const auto gradients_of = [&](int slot) { return tile_of(slot) + B::kWalkedQueries * kPitch<kDim>; };
   const auto statistics_of = [&](int slot) { return reinterpret_cast<QueryStatistics*>(gradients_of(slot) + B::kWalkedQueries * kPitch<kDim>); };
   const auto fetch = [&](int tile, int slot) {
-    copy_tile<kDim, B::kWalkedQueries>(tile_of(slot), queries, tile * B::kWalkedQueries, s.queries, s);
-    copy_tile<kDim, B::kWalkedQueries>(gradients_of(slot), gradients, tile * B::kWalkedQueries, s.queries, s);
+    copy_tile<kDim, B::kWalkedQueries>(tile_of(slot), queries, tile * B::kWalkedQueries, s.queries, s.width, s.dim);
+    copy_tile<kDim, B::kWalkedQueries>(gradients_of(slot), gradients, tile * B::kWalkedQueries, s.queries, s.width, s.dim);
     const int pair = int(threadIdx.x) * 2;
     if (pair < B::kWalkedQueries) copy_async16(statistics_of(slot) + pair, rows + tile * B::kWalkedQueries + pair, 16);
     copy_commit();
@@ -91,8 +144,8 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const int seen = s.causal ? (k0 / B::kWalkedQueries < all ? k0 / B::kWalkedQueries : all) : 0;  // earlier queries see none of these keys
   const int begin = seen + int(int64_t(all - seen) * split / splits), end = seen + int(int64_t(all - seen) * (split + 1) / splits);
 
-  copy_tile<kDim, B::kKeys>(key_tile, k + s.at(b, h, s.keys), k0, s.keys, s);
-  copy_tile<kDim, B::kKeys>(value_tile, v + s.at(b, h, s.keys), k0, s.keys, s);
+  copy_tile<kDim, B::kKeys>(key_tile, k + s.at(b, h, s.keys), k0, s.keys, s.width, s.dim);
+  copy_tile<kDim, B::kKeys>(value_tile, v + s.at(b, h, s.keys), k0, s.keys, s.width, s.dim);
   copy_commit();
   if (begin < end) fetch(begin, 0);
   RowFragments<kDim, kM, B::kTiles.keys_kept> key_rows, value_rows;
@@ -108,42 +161,29 @@ __global__ void __launch_bounds__(kAttentionThreads)
     if (tile + 1 < end) fetch(tile + 1, 1 - slot);
     if (tile == begin) key_rows.keep(), value_rows.keep();
 
-    const QueryStatistics* const of_column = statistics_of(slot) + own_column();  // pairs of columns: {lse, dot, lse, dot}
     float p[kN][kM][4], ds[kN][kM][4];
+    clear(p);
     multiply_channels(p, key_rows, tile_of(slot));
     float factor = s.scale * kLog2E;
     if (s.mask || (s.causal && tile * B::kWalkedQueries < first + kM * 16 - 1)) {  // a mask, or the diagonal
       make_logits_across(p, first, tile * B::kWalkedQueries, b, s);
       factor = 1.f;
     }
+    clear(ds);
     multiply_channels(ds, value_rows, gradients_of(slot));
-    ATTUNE_UNROLL
-    for (int n = 0; n < kN; n++) {
-      const float4 of = load(reinterpret_cast<const float4*>(of_column + n * 8));
-      ATTUNE_UNROLL
-      for (int r = 0; r < kM * 2; r++) {
-        ATTUNE_UNROLL
-        for (int column = 0; column < 2; column++) {
-          const int i = r % 2 * 2 + column;
-          p[n][r / 2][i] = exp2_approx(p[n][r / 2][i] * factor - (column ? of.z : of.x));
-          ds[n][r / 2][i] = p[n][r / 2][i] * (ds[n][r / 2][i] - (column ? of.w : of.y));
-        }
-      }
-    }
+    make_gradients_across(p, ds, factor, statistics_of(slot) + own_column());
     multiply_tokens<kDim>(dv_rows, p, gradients_of(slot));
     multiply_tokens<kDim>(dk_rows, ds, tile_of(slot));
   }
   copy_wait<0>();  // where there was no query
-  float scales[kM * 2], ones[kM * 2];
-  ATTUNE_UNROLL
-  for (int r = 0; r < kM * 2; r++) scales[r] = s.scale, ones[r] = 1.f;
-  const int64_t at = s.at(b, h, s.keys), count = s.batch * s.keys * s.width;
+  const SameFactor<kM * 2> scale(s.scale), one(1.f);
+  const int64_t at = s.at(b, h, s.keys), count = int64_t(s.batch) * s.keys * s.width;
   if (parts) {
-    store_rows<kDim, kM>(parts + split * count + at, dk_rows, scales, first, s.keys, s);
-    store_rows<kDim, kM>(parts + (splits + split) * count + at, dv_rows, ones, first, s.keys, s);
+    store_rows<kDim, kM>(parts + split * count + at, dk_rows, scale.of, first, s.keys, s.width, s.dim);
+    store_rows<kDim, kM>(parts + (splits + split) * count + at, dv_rows, one.of, first, s.keys, s.width, s.dim);
   } else {
-    store_rows<kDim, kM>(dk + at, dk_rows, scales, first, s.keys, s);
-    store_rows<kDim, kM>(dv + at, dv_rows, ones, first, s.keys, s);
+    store_rows<kDim, kM>(dk + at, dk_rows, scale.of, first, s.keys, s.width, s.dim);
+    store_rows<kDim, kM>(dv + at, dv_rows, one.of, first, s.keys, s.width, s.dim);
   }
 }
 
@@ -163,25 +203,19 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const auto keys_of = [&](int slot) { return slots + slot * (B::kKeySlot / 2); };
   const auto values_of = [&](int slot) { return keys_of(slot) + B::kWalkedKeys * kPitch<kDim>; };
   const auto fetch = [&](int tile, int slot) {
-    copy_tile<kDim, B::kWalkedKeys>(keys_of(slot), keys, tile * B::kWalkedKeys, s.keys, s);
-    copy_tile<kDim, B::kWalkedKeys>(values_of(slot), values, tile * B::kWalkedKeys, s.keys, s);
+    copy_tile<kDim, B::kWalkedKeys>(keys_of(slot), keys, tile * B::kWalkedKeys, s.keys, s.width, s.dim);
+    copy_tile<kDim, B::kWalkedKeys>(values_of(slot), values, tile * B::kWalkedKeys, s.keys, s.width, s.dim);
     copy_commit();
   };
-  copy_tile<kDim, B::kQueries>(query_tile, q + s.at(b, h, s.queries), q0, s.queries, s);
-  copy_tile<kDim, B::kQueries>(gradient_tile, dy + s.at(b, h, s.queries), q0, s.queries, s);
+  copy_tile<kDim, B::kQueries>(query_tile, q + s.at(b, h, s.queries), q0, s.queries, s.width, s.dim);
+  copy_tile<kDim, B::kQueries>(gradient_tile, dy + s.at(b, h, s.queries), q0, s.queries, s.width, s.dim);
   fetch(0, 0);
   RowFragments<kDim, kM, B::kTiles.queries_kept> query_rows, gradient_rows;
   query_rows.rows = query_tile + (first - q0) * kPitch<kDim>, gradient_rows.rows = gradient_tile + (first - q0) * kPitch<kDim>;
-  float dq_rows[kDim / 8][kM][4], lse[kM * 2], dot[kM * 2];
+  float dq_rows[kDim / 8][kM][4];
   clear(dq_rows);
-  ATTUNE_UNROLL
-  for (int r = 0; r < kM * 2; r++) {
-    const int query = first + r * 8 + own_row();
-    lse[r] = INFINITY, dot[r] = 0.f;
-    if (query >= s.queries) continue;
-    const float2 of = load(reinterpret_cast<const float2*>(statistics + (int64_t(b) * s.heads + h) * s.padded_queries() + query));
-    lse[r] = of.x, dot[r] = of.y;
-  }
+  QueryStatistics own[kM * 2];
+  load_statistics<kM>(own, statistics + (int64_t(b) * s.heads + h) * s.padded_queries(), first, s.queries);
 
   const int steps = (s.visible_before(q0 + B::kQueries) + B::kWalkedKeys - 1) / B::kWalkedKeys;
   for (int step = 0; step < steps; step++) {
@@ -192,26 +226,18 @@ __global__ void __launch_bounds__(kAttentionThreads)
     if (step == 0) query_rows.keep(), gradient_rows.keep();
 
     float p[kN][kM][4], ds[kN][kM][4], factor = s.scale * kLog2E;
+    clear(p);
     multiply_channels(p, query_rows, keys_of(slot));
     if (s.mask || (step + 1) * B::kWalkedKeys > s.visible(first)) {
       make_logits(p, first, step * B::kWalkedKeys, b, s);
       factor = 1.f;
     }
+    clear(ds);
     multiply_channels(ds, gradient_rows, values_of(slot));
-    ATTUNE_UNROLL
-    for (int n = 0; n < kN; n++) {
-      ATTUNE_UNROLL
-      for (int r = 0; r < kM * 2; r++) {
-        ATTUNE_UNROLL
-        for (int i = r % 2 * 2; i < r % 2 * 2 + 2; i++) ds[n][r / 2][i] = exp2_approx(p[n][r / 2][i] * factor - lse[r]) * (ds[n][r / 2][i] - dot[r]);
-      }
-    }
+    make_gradients(p, ds, factor, own);
     multiply_tokens<kDim>(dq_rows, ds, keys_of(slot));
   }
-  float scales[kM * 2];
-  ATTUNE_UNROLL
-  for (int r = 0; r < kM * 2; r++) scales[r] = s.scale;
-  store_rows<kDim, kM>(dq + s.at(b, h, s.queries), dq_rows, scales, first, s.queries, s);
+  store_rows<kDim, kM>(dq + s.at(b, h, s.queries), dq_rows, SameFactor<kM * 2>(s.scale).of, first, s.queries, s.width, s.dim);
 }
 
 /// Splits of the queries such that the blocks of dk and dv fill a device twice over, of eight walked tiles each at least.

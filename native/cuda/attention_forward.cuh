@@ -18,11 +18,13 @@ struct ForwardTiles {
   int blocks;  // at least, of a multiprocessor: bounds the registers
   int short_blocks;
 };
+/// By registers (255 a thread, nothing spilled) and so that two blocks fit the shared memory of sm_80. Two tiles of 16 queries a warp where registers allow:
+/// each fragment of keys or values that is read then serves two products. With 40 channels exponentials weigh as much as products: room for three blocks.
 constexpr ForwardTiles forward_tiles(int dim) {
   return dim == 40    ? ForwardTiles{2, 64, 4, false, 3, 4}
          : dim == 64  ? ForwardTiles{2, 64, 3, true, 2, 3}
          : dim == 80  ? ForwardTiles{2, 64, 2, true, 2, 3}
-         : dim == 128 ? ForwardTiles{2, 48, 2, false, 2, 3}
+         : dim == 128 ? ForwardTiles{2, 48, 2, false, 2, 2}
                       : ForwardTiles{1, 64, 2, true, 2, 2};
 }
 constexpr int kShortKeys = 80;
@@ -34,6 +36,7 @@ struct Forward {
   static constexpr int kSlot = kKeys * kPitch<kDim>, kBytes = (kQueries * kPitch<kDim> + kTiles.slots * kSlot) * 2;
   static constexpr int kShortQueries = 16 * kAttentionThreads / 32;
   static constexpr int kShortBytes = (kShortQueries + 2 * kShortKeys) * kPitch<kDim> * 2;
+  static_assert(kTiles.slots >= 2 && kBytes <= kAttentionShared && kShortBytes <= kAttentionShared, "a block fits every architecture");
 };
 
 /// Largest of a row's numbers, which lie in four neighbouring lanes.
@@ -69,19 +72,33 @@ ATTUNE_DEVICE float row_powers(float (&scores)[kN][kM][4], int r, float factor, 
   return sum;
 }
 
-/// y = o / sum and lse = log(2^top * sum) of the warp's queries, `sum` still apart in four lanes.
+/// Scores of the next keys become powers under the running maximum `top`; what was summed under a lower one fades.
+template <int kM, int kN, int kO>
+ATTUNE_DEVICE void next_powers(float (&scores)[kN][kM][4], float factor, float (&top)[kM * 2], float (&sum)[kM * 2], float (&o)[kO][kM][4]) {
+  ATTUNE_UNROLL
+  for (int r = 0; r < kM * 2; r++) {
+    const float high = fmaxf(top[r], row_max(scores, r) * factor), shift = high == -INFINITY ? 0.f : high, fade = exp2_approx(top[r] - shift);
+    top[r] = high;
+    sum[r] = sum[r] * fade + row_powers(scores, r, factor, shift);
+    ATTUNE_UNROLL
+    for (int n = 0; n < kO; n++) o[n][r / 2][r % 2 * 2] *= fade, o[n][r / 2][r % 2 * 2 + 1] *= fade;
+  }
+}
+
+/// y = o / sum and lse = log(2^top * sum) of the warp's queries from `first` on; `sum` still lies apart in four lanes. `y` is the head's first token. A panel
+/// of a wide head begins at `channel`: the first one stores lse.
 template <int kDim, int kM>
 ATTUNE_DEVICE void finish_rows(const float (&o)[kDim / 8][kM][4], const float (&top)[kM * 2], const float (&sum)[kM * 2], int first, bf16* y, float* lse,
-                               const AttentionShape& s) {
+                               const AttentionShape& s, int channel = 0) {
   float inverse[kM * 2];
   ATTUNE_UNROLL
   for (int r = 0; r < kM * 2; r++) {
     const float total = quad_sum(sum[r]);
     inverse[r] = total == 0.f ? 0.f : 1.f / total;
     const int query = first + r * 8 + own_row();
-    if (query < s.queries && own_column() == 0) store(lse + query, total == 0.f ? -INFINITY : top[r] * kLn2 + logf(total));
+    if (channel == 0 && query < s.queries && own_column() == 0) store(lse + query, total == 0.f ? -INFINITY : top[r] * kLn2 + logf(total));
   }
-  store_rows<kDim, kM>(y, o, inverse, first, s.queries, s);
+  store_rows<kDim, kM>(y + channel, o, inverse, first, s.queries, s.width, s.dim - channel);
 }
 
 template <int kDim>
@@ -99,7 +116,7 @@ __global__ void __launch_bounds__(kAttentionThreads, forward_tiles(kDim).blocks)
   const int steps = (s.visible_before(q0 + F::kQueries) + F::kKeys - 1) / F::kKeys;
 
   const auto fetch = [&](int i) {  // tile i of K0 V0 K1 V1 ...: each a group of copies, the late ones empty
-    if (i < 2 * steps) copy_tile<kDim, F::kKeys>(ring + i % kSlots * F::kSlot, i % 2 ? values : keys, i / 2 * F::kKeys, s.keys, s);
+    if (i < 2 * steps) copy_tile<kDim, F::kKeys>(ring + i % kSlots * F::kSlot, i % 2 ? values : keys, i / 2 * F::kKeys, s.keys, s.width, s.dim);
     copy_commit();
   };
   const auto arrived = [&](int i) {
@@ -108,7 +125,7 @@ __global__ void __launch_bounds__(kAttentionThreads, forward_tiles(kDim).blocks)
     fetch(i + kSlots - 1);
     return ring + i % kSlots * F::kSlot;
   };
-  copy_tile<kDim, F::kQueries>(query_tile, q + s.at(b, h, s.queries), q0, s.queries, s);
+  copy_tile<kDim, F::kQueries>(query_tile, q + s.at(b, h, s.queries), q0, s.queries, s.width, s.dim);
   ATTUNE_UNROLL
   for (int i = 0; i < kSlots - 1; i++) fetch(i);
 
@@ -123,20 +140,14 @@ __global__ void __launch_bounds__(kAttentionThreads, forward_tiles(kDim).blocks)
     const bf16* const key_tile = arrived(2 * step);
     if (step == 0) queries.keep();
     float p[kN][kM][4];
+    clear(p);
     multiply_channels(p, queries, key_tile);
     float factor = s.scale * kLog2E;
-    if (s.mask || !(s.scale > 0.f) || (step + 1) * F::kKeys > s.visible(first)) {  // else scaling keeps the order, and it is one multiply-add with the shift
+    if (s.mask || !(s.scale > 0.f) || (step + 1) * F::kKeys > s.visible(first)) {  // else scaling keeps the order, and is one multiply-add with the shift
       make_logits(p, first, step * F::kKeys, b, s);
       factor = 1.f;
     }
-    ATTUNE_UNROLL
-    for (int r = 0; r < kM * 2; r++) {
-      const float high = fmaxf(top[r], row_max(p, r) * factor), shift = high == -INFINITY ? 0.f : high, fade = exp2_approx(top[r] - shift);
-      top[r] = high;
-      sum[r] = sum[r] * fade + row_powers(p, r, factor, shift);
-      ATTUNE_UNROLL
-      for (int n = 0; n < kDim / 8; n++) o[n][r / 2][r % 2 * 2] *= fade, o[n][r / 2][r % 2 * 2 + 1] *= fade;
-    }
+    next_powers(p, factor, top, sum, o);
     multiply_tokens<kDim>(o, p, arrived(2 * step + 1));
   }
   finish_rows<kDim, kM>(o, top, sum, first, y + s.at(b, h, s.queries), lse + (int64_t(b) * s.heads + h) * s.queries, s);
@@ -157,9 +168,9 @@ __global__ void __launch_bounds__(kAttentionThreads, forward_tiles(kDim).short_b
   const bf16* const all_queries = q + s.at(b, h, s.queries);
   const int warp_row = int(threadIdx.x / 32) * kM * 16;
 
-  copy_tile<kDim, kShortKeys>(key_tile, k + s.at(b, h, s.keys), 0, s.keys, s);
-  copy_tile<kDim, kShortKeys>(value_tile, v + s.at(b, h, s.keys), 0, s.keys, s);
-  copy_tile<kDim, F::kShortQueries>(query_tile, all_queries, begin, s.queries, s);
+  copy_tile<kDim, kShortKeys>(key_tile, k + s.at(b, h, s.keys), 0, s.keys, s.width, s.dim);
+  copy_tile<kDim, kShortKeys>(value_tile, v + s.at(b, h, s.keys), 0, s.keys, s.width, s.dim);
+  copy_tile<kDim, F::kShortQueries>(query_tile, all_queries, begin, s.queries, s.width, s.dim);
   copy_commit();
   for (int q0 = begin; q0 < end; q0 += F::kShortQueries) {
     RowFragments<kDim, kM, true> queries;
@@ -168,11 +179,12 @@ __global__ void __launch_bounds__(kAttentionThreads, forward_tiles(kDim).short_b
     __syncthreads();
     queries.keep();
     __syncthreads();  // the tile is in registers of all: its place is free
-    if (q0 + F::kShortQueries < end) copy_tile<kDim, F::kShortQueries>(query_tile, all_queries, q0 + F::kShortQueries, s.queries, s);
+    if (q0 + F::kShortQueries < end) copy_tile<kDim, F::kShortQueries>(query_tile, all_queries, q0 + F::kShortQueries, s.queries, s.width, s.dim);
     copy_commit();
 
     const int first = q0 + warp_row;
     float p[kN][kM][4], o[kDim / 8][kM][4], top[kM * 2], sum[kM * 2];
+    clear(p);
     multiply_channels(p, queries, key_tile);
     make_logits(p, first, 0, b, s);
     ATTUNE_UNROLL
