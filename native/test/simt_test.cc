@@ -1,6 +1,6 @@
-// The host machine of the device kernels tests itself: kernels with planted bugs (native/test/simt), each in a right and a wrong form. The right one must pass and
-// the wrong one must be reported under every schedule and every timing of asynchronous copies; one line a bug, exit 1 if one was missed. Then laws of the device
-// object and of the CUDA functions it offers.
+// The host machine of the device kernels tests itself: kernels with planted bugs (native/test/simt), each in a right and a wrong form. The right one must pass
+// and the wrong one must be reported under every schedule and every timing of asynchronous copies; one line a bug, exit 1 if one was missed. Then laws of the
+// device object and of the CUDA functions it offers.
 //
 //   simt_test [text]     only bugs whose name contains the text
 //   simt_test --speed    GFLOP/s of a small matrix product
@@ -8,7 +8,8 @@
 // With sanitizers (the runtime itself stays without them, kernels have them):
 //   cmake -S . -B build/asan -DATTUNE_SANITIZE=address,undefined && cmake --build build/asan --target simt_test && build/asan/native-tests/simt_test
 //   cmake -S . -B build/tsan -DATTUNE_SANITIZE=thread && cmake --build build/tsan --target simt_test && build/tsan/native-tests/simt_test
-// Under ThreadSanitizer, where a CUDA thread is a thread, races are looked for by it alone too. A target simt_race_test builds that program in any build folder.
+// Under ThreadSanitizer, where a CUDA thread is a thread, races are looked for by it alone too. A target simt_race_test builds that program in any build
+// folder.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,7 +22,9 @@
 static int races = 0;
 extern "C" void __tsan_on_report(void*) { races++; }
 // Every report counts, also of lines seen before; none ends the process or is printed, for half of the kernels here are wrong.
-extern "C" const char* __tsan_default_options() { return "suppress_equal_stacks=0:suppress_equal_addresses=0:exitcode=0:log_path=/dev/null:report_signal_unsafe=0"; }
+extern "C" const char* __tsan_default_options() {
+  return "suppress_equal_stacks=0:suppress_equal_addresses=0:exitcode=0:log_path=/dev/null:report_signal_unsafe=0";
+}
 #endif
 
 namespace attune {
@@ -61,10 +64,12 @@ int hunt(const Bug& bug) {
   std::string first, miss;
   for (const std::string& settings : schedules(bug.full)) {
     runs++;
-    if (const std::string right = run_bug(bug, false, settings); !right.empty()) return std::printf("FAIL   %s: the right form, %s: %s\n", bug.name.c_str(), settings.c_str(), right.c_str()), 1;
+    if (const std::string right = run_bug(bug, false, settings); !right.empty())
+      return std::printf("FAIL   %s: the right form, %s: %s\n", bug.name.c_str(), settings.c_str(), right.c_str()), 1;
     const std::string wrong = run_bug(bug, true, settings);
     const bool refused = bug.kind == "cudaErrorInvalidConfiguration";  // has no line
-    if (is_of_kind(wrong, bug.kind) && wrong.find("simt_test_") != std::string::npos && (refused || wrong.find("native/test/simt/") != std::string::npos)) found++;
+    if (is_of_kind(wrong, bug.kind) && wrong.find("simt_test_") != std::string::npos && (refused || wrong.find("native/test/simt/") != std::string::npos))
+      found++;
     else miss = settings + ": " + (wrong.empty() ? "passed" : wrong);
     if (first.empty()) first = wrong.substr(0, wrong.find('\n'));
   }
@@ -118,7 +123,8 @@ std::string run_bug(const Bug& bug, bool mistake, const std::string& settings) {
     device->synchronize();
     const Numbers expected = bug.expected(x, y);
     for (size_t i = 0; i < x.size() && error.empty(); i++)
-      if (std::memcmp(&result[i], &expected[i], 4) != 0) error = "result " + std::to_string(i) + ": expected " + std::to_string(expected[i]) + ", received " + std::to_string(result[i]);
+      if (std::memcmp(&result[i], &expected[i], 4) != 0)
+        error = "result " + std::to_string(i) + ": expected " + std::to_string(expected[i]) + ", received " + std::to_string(result[i]);
   } catch (const Error& e) { error = e.code == "ERR_DEVICE" ? e.what() : e.code + ": " + e.what(); }
   for (void* p : {in.data, out.data, call.workspace}) device->release(p);
   return error;

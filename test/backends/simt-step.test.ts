@@ -28,7 +28,7 @@ async function outcome(backend: "cpu" | "simt", options: StepOptions, as: (graph
   const session = Session.open({ backend });
   try {
     const step = tinyStep(options);
-    await drawWeights(session, step, as);
+    await drawWeights(session, step, { as });
     const { target } = session;
     const compile = (name: string, graph: Graph) => session.compile(compileGraph(as(graph), { name, arenas: step.arenas, target }));
     const micro = compile("micro", step.micro);
