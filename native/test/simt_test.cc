@@ -19,17 +19,21 @@
 #include "simt/bench.h"
 
 #ifdef __SANITIZE_THREAD__
-static int races = 0;
-extern "C" void __tsan_on_report(void*) { races++; }
-// Every report counts, also of lines seen before; none ends the process or is printed, for half of the kernels here are wrong.
-extern "C" const char* __tsan_default_options() {
-  return "suppress_equal_stacks=0:suppress_equal_addresses=0:exitcode=0:log_path=/dev/null:report_signal_unsafe=0";
-}
+static volatile int races = 0;
+extern "C" __attribute__((no_sanitize("thread"))) void __tsan_on_report(void*) { races = races + 1; }
+// Half of the kernels here are wrong: their reports are counted, not printed, and end nothing.
+extern "C" const char* __tsan_default_options() { return "exitcode=0:log_path=/dev/null"; }
+#endif
+#ifdef __SANITIZE_ADDRESS__
+// A kernel that is given up leaves its fibers' frames as they stand.
+extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 #endif
 
 namespace attune {
 namespace test {
 namespace {
+
+[[maybe_unused]] bool unsetenv_if_set(const char* name) { return std::getenv(name) && unsetenv(name) == 0; }
 
 std::vector<Bug> bugs;
 
@@ -48,6 +52,11 @@ float number(int i) {
 
 std::vector<std::string> schedules(bool full) {
   std::vector<std::string> all;
+#ifdef __SANITIZE_THREAD__  // a hundred times slower: the schedules are the plain build's business
+  for (const char* settings : {"order=roundrobin,copies=late", "order=reverse,copies=early", "order=random,copies=random"})
+    all.push_back(std::string(settings) + (full ? ",checks=full" : ""));
+  return all;
+#endif
   for (const char* order : {"roundrobin", "reverse", "random,seed=1", "random,seed=2", "random,seed=3"})
     for (const char* copies : {"late", "early", "random"}) all.push_back(std::string("order=") + order + ",copies=" + copies + (full ? ",checks=full" : ""));
   return all;
@@ -78,15 +87,23 @@ int hunt(const Bug& bug) {
 }
 
 #ifdef __SANITIZE_THREAD__
-/// The same by ThreadSanitizer alone.
+/// Whether ThreadSanitizer alone reports a race. In a process of its own: it tells the same two lines once only.
+bool races_in(const Bug& bug, bool mistake, const char* settings) {
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::string error = run_bug(bug, mistake, settings);
+    _exit(races > 0 || (bug.kind.find('|') != std::string::npos && is_of_kind(error, bug.kind)));  // such a bug may end the kernel before it races
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return status != 0;
+}
+
 int hunt_races(const Bug& bug) {
   if (!bug.race) return 0;
   for (const char* settings : {"checks=off", "checks=off,order=reverse,copies=early", "checks=off,order=random,copies=random"}) {
-    races = 0;
-    run_bug(bug, false, settings);
-    if (races) return std::printf("FAIL   ThreadSanitizer reports the right form of %s, %s\n", bug.name.c_str(), settings), 1;
-    run_bug(bug, true, settings);
-    if (!races) return std::printf("MISSED by ThreadSanitizer: %s, %s\n", bug.name.c_str(), settings), 1;
+    if (races_in(bug, false, settings)) return std::printf("FAIL   ThreadSanitizer reports the right form of %s, %s\n", bug.name.c_str(), settings), 1;
+    if (!races_in(bug, true, settings)) return std::printf("MISSED by ThreadSanitizer: %s, %s\n", bug.name.c_str(), settings), 1;
   }
   return std::printf("found by ThreadSanitizer: %s\n", bug.name.c_str()), 0;
 }
@@ -131,12 +148,19 @@ std::string run_bug(const Bug& bug, bool mistake, const std::string& settings) {
 }
 
 int main(int argc, char** argv) {
+  setvbuf(stdout, nullptr, _IOLBF, 0);
+#ifdef __SANITIZE_THREAD__
+  if (unsetenv_if_set("TSAN_OPTIONS")) execv("/proc/self/exe", argv);  // other programs' options: they may end the process at the first report
+#endif
   const std::string filter = argc > 1 ? argv[1] : "";
   if (filter == "--speed") return measure_speed(), 0;
   add_planted(bugs), add_gemms(bugs), add_rings(bugs);
   int failed = 0, hunted = 0;
+  const auto chosen = [&](const Bug& bug) { return bug.name.find(filter) != std::string::npos; };
+  for (const Bug& bug : bugs)  // before this process has reported anything
+    if (chosen(bug)) failed += hunt_races(bug);
   for (const Bug& bug : bugs)
-    if (bug.name.find(filter) != std::string::npos) failed += hunt(bug), failed += hunt_races(bug), hunted++;
+    if (chosen(bug)) failed += hunt(bug), hunted++;
   if (filter.empty()) failed += check_device() + check_intrinsics();
   if (failed) return std::printf("simt_test: %d failed\n", failed), 1;
   return std::printf("simt_test: all %d planted bugs found\n", hunted), 0;
