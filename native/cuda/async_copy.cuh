@@ -1,4 +1,4 @@
-// cp.async (sm_80 and later): 16-byte copies from global to shared memory that land some time between issue and wait.
+// cp.async (sm_80 and later): copies of 16 or 8 bytes from global to shared memory that land some time between issue and wait.
 #pragma once
 #include "kernel.h"
 
@@ -20,6 +20,15 @@ ATTUNE_DEVICE void copy_async16(void* to, const void* from, int valid ATTUNE_HER
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid) : "memory");
 #else
   simt::cp_async(to, from, 16, uint32_t(valid) ATTUNE_HERE_ARGS);
+#endif
+}
+
+/// Likewise 8 bytes, all or none of them.
+ATTUNE_DEVICE void copy_async8(void* to, const void* from, bool valid ATTUNE_HERE) {
+#ifdef __CUDACC__
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 8 : 0) : "memory");
+#else
+  simt::cp_async(to, from, 8, valid ? 8 : 0 ATTUNE_HERE_ARGS);
 #endif
 }
 

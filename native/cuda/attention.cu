@@ -1,7 +1,7 @@
 // attention and attention_vjp: which kernels serve a call, and the two small ones of the backward pass. bf16 heads of a multiple of 8 channels run on tensor
 // cores: up to 160 channels rounded up to the next compiled size, more in panels (attention_wide.cu). Everything else, and all of f32, runs on multiply-adds of
 // f32 (attention_ffma.cu).
-#include "attention.cuh"
+#include "hopper_attention.h"
 
 namespace attune {
 namespace cuda {
@@ -93,14 +93,13 @@ static bool compiled_head(int dim, Body&& body) {
 
 void attention_op(const OpArgs& args) {
   const AttentionShape s = attention_shape(args, args.in[0], args.in[1], 3);
-  // Kernels for Hopper alone (bf16, caps().arch >= 90) have their turn here.
+  if (start_hopper_attention(args, s)) return;
   if (!on_tensor_cores(args, s)) start_attention_ffma(args, s);
   else if (!compiled_head(s.dim, [&](auto dim) { start_attention_forward<dim.value>(args, s); })) start_attention_wide(args, s);
 }
 
 void attention_vjp_op(const OpArgs& args) {
   const AttentionShape s = attention_shape(args, args.in[1], args.in[2], 6);
-  // Kernels for Hopper alone (bf16, caps().arch >= 90) have their turn here.
   if (!on_tensor_cores(args, s)) start_attention_ffma_backward(args, s);
   else if (!compiled_head(s.dim, [&](auto dim) { start_attention_backward<dim.value>(args, s); })) start_attention_wide_backward(args, s);
 }

@@ -1,10 +1,12 @@
 // See columns.cuh. Bytes moved: the partial rows once, which are a small part of what they were made of.
 #include "columns.cuh"
 
+#include "vectorised.cuh"
+
 namespace attune {
 namespace cuda {
 
-constexpr int kColumns = 32, kRowThreads = 16;
+constexpr int kColumns = 32, kRowThreads = 32;
 
 struct ColumnTarget {
   void* data;
@@ -28,9 +30,14 @@ __global__ void __launch_bounds__(kColumns* kRowThreads)
   if (column < width)
     for (int64_t r = row; r < rows; r += kRowThreads) sum += load(in + (blockIdx.y * rows + r) * width + column);
   store(partial + threadIdx.x, sum);
-  __syncthreads();
+  ATTUNE_ROLLED
+  for (int span = kRowThreads / 2; span > 0; span /= 2) {
+    __syncthreads();
+    if (row >= span) continue;
+    sum += load(partial + threadIdx.x + span * kColumns);
+    store(partial + threadIdx.x, sum);
+  }
   if (row > 0 || column >= width) return;
-  for (int r = 1; r < kRowThreads; r++) sum += load(partial + r * kColumns + lane);
   if (column < first.width) first.put(blockIdx.y, column, sum);
   else second.put(blockIdx.y, column - first.width, sum);
 }

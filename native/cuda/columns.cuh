@@ -6,7 +6,7 @@ namespace attune {
 namespace cuda {
 
 /// out [outer, width] = in [outer, rows, width] summed over rows. Columns before `split` go to `first`, the others to `second` (counted from the split), each
-/// in its own dtype, bf16 or f32. A thread adds up every 16th row, then the 16 threads of a column are added in order.
+/// in its own dtype, bf16 or f32. A thread adds up every 32nd row, then the 32 sums of a column meet in a tree.
 void sum_columns(const OpArgs& args, const float* in, int64_t outer, int64_t rows, int64_t width, const TensorRef& first, int64_t split,
                  const TensorRef& second);
 

@@ -10,31 +10,31 @@ namespace cuda {
 /// Row of a pixel that lies outside of every map, however the window moves. Sides of a map are below 2^15.
 constexpr int kNowhere = -(1 << 15);
 
-/// The channels [channel, ..) of both maps.
+/// The channels from `channel` on, of the map that holds them. Only a forward window reads joined or enlarged maps.
 template <typename T>
 struct Source {
   const T* data;
   int channels;  // of the map that holds them
-  ATTUNE_DEVICE Source(const Window& window, int channel) {
-    const bool second = channel >= window.channels;
+  ATTUNE_DEVICE Source(const Window& window, int channel, bool joined) {
+    const bool second = joined && channel >= window.channels;
     data = static_cast<const T*>(second ? window.x2 : window.x) + (second ? channel - window.channels : channel);
     channels = second ? window.channels2 : window.channels;
   }
   ATTUNE_DEVICE const T* at(int pixel) const { return data + int64_t(pixel) * channels; }
 };
 
-/// Whether a pixel of the enlarged map exists, and its place in the map of memory, whose first pixel is `base`.
+/// Whether a pixel of the map exists as the window sees it, and its place in the map of memory, whose first pixel is `base`.
 struct Pixel {
   bool inside;
   int place;
-  ATTUNE_DEVICE Pixel(const Window& window, int base, int y, int x) {
-    const int shift = window.upsample - 1;  // 1 or 2 fold
-    inside = unsigned(y) < unsigned(window.height << shift) && unsigned(x) < unsigned(window.width << shift);
-    place = base + (y >> shift) * window.width + (x >> shift);
+  ATTUNE_DEVICE Pixel(const GemmProblem& p, const GemmPlan& plan, int base, int y, int x, bool enlarged) {
+    const int fold = enlarged ? plan.fold : 0;
+    inside = unsigned(y) < unsigned(plan.height) && unsigned(x) < unsigned(plan.width);
+    place = base + (y >> fold) * p.window.width + (x >> fold);
   }
 };
 
-template <typename T, int R, int kThreads, bool kWide, bool kGradient>
+template <typename T, int R, int kThreads, int kCopy, bool kGradient>
 struct ImageTile {
   static constexpr bool kByDepth = true;
   static constexpr int kBytes = R * 64, kApart = kThreads / 4, kCopies = (R + kApart - 1) / kApart;
@@ -42,10 +42,10 @@ struct ImageTile {
   Walk k;
   int slot;
 
-  ATTUNE_DEVICE void start(const GemmProblem& p, const Work& w) {
+  ATTUNE_DEVICE void start(const GemmProblem& p, const GemmPlan& plan, const Work& w) {
     const int row = threadIdx.x / 4, every = kGradient ? 1 : p.window.stride;
     slot = depth_offset(row, threadIdx.x % 4);
-    k.start(w.k0 + threadIdx.x % 4 * kChunk<T>, w.across.taps, p.window.all_channels());
+    k.set(w.k0 + threadIdx.x % 4 * kChunk<T>, w.across.taps, plan.channels);
     ATTUNE_UNROLL
     for (int i = 0; i < kCopies; i++) {
       const int m = w.m0 + row + i * kApart, line = m / w.across.size, sample = line / w.down.size;
@@ -55,31 +55,27 @@ struct ImageTile {
     }
   }
 
-  ATTUNE_DEVICE void load_to(unsigned char* tile, const GemmProblem& p, const Work& w) {
+  ATTUNE_DEVICE void load_to(unsigned char* tile, const GemmProblem& p, const GemmPlan& plan, const Work& w) {
     constexpr int direction = kGradient ? -1 : 1;
-    const Source<T> source(p.window, k.channel);
     ATTUNE_UNROLL
     for (int i = 0; i < kCopies; i++) {
       if (R % kApart != 0 && int(threadIdx.x) / 4 + i * kApart >= R) break;
       unsigned char* to = tile + slot + i * kApart * 64;
-      if constexpr (kWide) {
-        const Pixel pixel(p.window, base[i], (corner[i] >> 16) + direction * k.y, int16_t(corner[i]) + direction * k.x);
-        copy_async16(to, source.at(pixel.place), pixel.inside && k.y < w.down.taps ? 16 : 0);
-      } else {
-        Walk each = k;
-        gather<T>(to, [&](int) {
-          const Pixel pixel(p.window, base[i], (corner[i] >> 16) + direction * each.y, int16_t(corner[i]) + direction * each.x);
-          const T v = pixel.inside && each.y < w.down.taps ? load(Source<T>(p.window, each.channel).at(pixel.place)) : T{};
-          each.advance(1, w.across.taps, p.window.all_channels());
-          return v;
-        });
-      }
+      Walk each = k;
+      bring_chunk<T, kCopy>(to, [&](int) {
+        const Pixel pixel(p, plan, base[i], (corner[i] >> 16) + direction * each.y, int16_t(corner[i]) + direction * each.x, !kGradient);
+        const Piece<T> piece{Source<T>(p.window, each.channel, !kGradient).at(pixel.place), pixel.inside && each.y < w.down.taps};
+        each.advance(Walk{0, 0, kPiece<T, kCopy>}, w.across.taps, plan.channels);
+        return piece;
+      });
     }
-    k.advance(kDepth<T>, w.across.taps, p.window.all_channels());
+    Walk depth;
+    depth.set(kDepth<T>, w.across.taps, plan.channels);
+    k.advance(depth, w.across.taps, plan.channels);
   }
 };
 
-template <typename T, int R, int kThreads, bool kWide>
+template <typename T, int R, int kThreads, int kCopy>
 struct PatchesTile {
   static constexpr bool kByDepth = false;
   static constexpr int kAcross = kThreads / kDepth<T>, kCopies = (R / kChunk<T> + kAcross - 1) / kAcross, kBytes = kDepth<T> * kPitch<T, R>;
@@ -88,36 +84,31 @@ struct PatchesTile {
   int sample, y, x;   // its pixel of the grid
   int left, slot;
 
-  ATTUNE_DEVICE void start(const GemmProblem& p, const Work& w) {
+  ATTUNE_DEVICE void start(const GemmProblem&, const GemmPlan& plan, const Work& w) {
     const int row = threadIdx.x / kAcross, column = threadIdx.x % kAcross * kChunk<T>, line = (w.k0 + row) / w.across.size;
     slot = row * kPitch<T, R> + column * int(sizeof(T)), left = w.k - w.k0 - row;
     sample = line / w.down.size, y = line - sample * w.down.size, x = w.k0 + row - line * w.across.size;
     ATTUNE_UNROLL
     for (int i = 0; i < kCopies; i++) {
       const int n = w.n0 + column + i * kApart;
-      tap[i].start(n, w.across.taps, p.window.all_channels());
+      tap[i].set(n, w.across.taps, plan.channels);
       if (n >= w.n) tap[i].y = kNowhere;
     }
   }
 
-  ATTUNE_DEVICE void load_to(unsigned char* tile, const GemmProblem& p, const Work& w) {
+  ATTUNE_DEVICE void load_to(unsigned char* tile, const GemmProblem& p, const GemmPlan& plan, const Work& w) {
     const int base = sample * p.window.height * p.window.width, top = y * p.window.stride + w.down.source, first = x * p.window.stride + w.across.source;
     ATTUNE_UNROLL
     for (int i = 0; i < kCopies; i++) {
       if (R % kApart != 0 && int(threadIdx.x) % kAcross * kChunk<T> + i * kApart >= R) break;
       unsigned char* to = tile + slot + i * kApart * int(sizeof(T));
-      if constexpr (kWide) {
-        const Pixel pixel(p.window, base, top + tap[i].y, first + tap[i].x);
-        copy_async16(to, Source<T>(p.window, tap[i].channel).at(pixel.place), pixel.inside && left > 0 ? 16 : 0);
-      } else {
-        Walk each = tap[i];
-        gather<T>(to, [&](int) {
-          const Pixel pixel(p.window, base, top + each.y, first + each.x);
-          const T v = pixel.inside && left > 0 && each.y < w.down.taps ? load(Source<T>(p.window, each.channel).at(pixel.place)) : T{};
-          each.advance(1, w.across.taps, p.window.all_channels());
-          return v;
-        });
-      }
+      Walk each = tap[i];
+      bring_chunk<T, kCopy>(to, [&](int) {
+        const Pixel pixel(p, plan, base, top + each.y, first + each.x, true);
+        const Piece<T> piece{Source<T>(p.window, each.channel, true).at(pixel.place), pixel.inside && left > 0 && each.y < w.down.taps};
+        each.advance(Walk{0, 0, kPiece<T, kCopy>}, w.across.taps, plan.channels);
+        return piece;
+      });
     }
     // The same thread's pixel of the next tile.
     left -= kDepth<T>, x += kDepth<T> % w.across.size, y += kDepth<T> / w.across.size % w.down.size, sample += kDepth<T> / w.across.size / w.down.size;

@@ -67,7 +67,7 @@ static GemmStart* start_for(const GemmProblem& p) {
 }
 
 void gemm(const OpArgs& args, const GemmProblem& p) {
-  if (args.caps().arch >= 90 && p.dtype == DType::bf16 && gemm_hook && gemm_hook(args, p)) return;
+  if (args.caps().arch == 90 && p.dtype == DType::bf16 && gemm_hook && gemm_hook(args, p)) return;
   GemmPlan plan = gemm_plan(p, args.caps());
   if (plan.splits > 1) plan.partial = args.scratch<float>(int64_t(plan.phases) * plan.splits * plan.rows * plan.pitch());
   start_for(p)(args, p, plan);

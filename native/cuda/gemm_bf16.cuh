@@ -43,25 +43,27 @@ ATTUNE_DEVICE void multiply(float (&sum)[MT][NT][4], const uint32_t (&a)[MT][4],
   for (int e = 0; e < MT * kGroup * 4; e++) sum[e / 4 / kGroup][first + e / 4 % kGroup][e % 4] = part[e / 4 / kGroup][e / 4 % kGroup][e % 4];
 }
 
-template <int BM, int BN, int WM, int WN, Layout LA, Layout LB, bool kWide>
+template <int BM, int BN, int WM, int WN, Layout LA, Layout LB, int kCopy>
 struct Bf16Shape {
   static constexpr int kAcross = BN / WN, kDown = BM / WM, kWarps = kDown * kAcross, kThreads = kWarps * 32;
-  using A = Tile<bf16, BM, kThreads, kWide, LA, LB, true>;
-  using B = Tile<bf16, BN, kThreads, kWide, LB, LA, false>;
+  using A = Tile<bf16, BM, kThreads, kCopy, LA, LB, true>;
+  using B = Tile<bf16, BN, kThreads, kCopy, LB, LA, false>;
   static constexpr bool kStatistics = kActive<LA, LB> != Active::none && BM == 128;
   static constexpr int kStage = A::kBytes + B::kBytes, kStrip = 16 * kStripPitch<WN>;  // bytes, floats
   static constexpr int kEnd = kWarps * kStrip * 4 + (kStatistics ? kDown * BN * int(sizeof(Moments)) : 0);
-  static constexpr int kShared = kStages * kStage > kEnd ? kStages* kStage : kEnd;
+  static constexpr int kMost = kStages * kStage > kEnd ? kStages* kStage : kEnd;
+  static constexpr int kWork = (kMost + 15) / 16 * 16, kShared = kWork + int(sizeof(Work));  // where the block's Work lies, and bytes in all
 };
 
-template <int BM, int BN, int WM, int WN, Layout LA, Layout LB, bool kWide>
+template <int BM, int BN, int WM, int WN, Layout LA, Layout LB, int kCopy>
 __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32, 512 / (BM / WM * (BN / WN) * 32))
     gemm_bf16_kernel(const __grid_constant__ GemmProblem p, const __grid_constant__ GemmPlan plan) {
-  using Shape = Bf16Shape<BM, BN, WM, WN, LA, LB, kWide>;
+  using Shape = Bf16Shape<BM, BN, WM, WN, LA, LB, kCopy>;
   constexpr int MT = WM / 16, NT = WN / 8, kGroup = NT == 4 ? 4 : 2;  // few of B's fragments are alive at a time
   ATTUNE_SHARED(memory);
   const Work w = work_of<bf16, LA, LB>(p, plan, BM, BN);
   if (w.m0 >= w.m) return;  // a smaller phase
+  if (threadIdx.x == 0) store(reinterpret_cast<Work*>(memory + Shape::kWork), w);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp / Shape::kAcross * WM, column = warp % Shape::kAcross * WN;
   typename Shape::A a;
   typename Shape::B b;
@@ -72,10 +74,10 @@ __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32, 512 / (BM / WM * (BN
     for (int j = 0; j < NT; j++) sum[i][j][0] = sum[i][j][1] = sum[i][j][2] = sum[i][j][3] = 0.f;
   }
   const auto bring = [&](int slot) {
-    a.load_to(memory + slot * Shape::kStage, p, w);
-    b.load_to(memory + slot * Shape::kStage + Shape::A::kBytes, p, w);
+    a.load_to(memory + slot * Shape::kStage, p, plan, w);
+    b.load_to(memory + slot * Shape::kStage + Shape::A::kBytes, p, plan, w);
   };
-  a.start(p, w), b.start(p, w);
+  a.start(p, plan, w), b.start(p, plan, w);
   ATTUNE_UNROLL
   for (int s = 0; s < kStages - 1; s++) {
     if (s < w.steps) bring(s);
@@ -103,6 +105,7 @@ __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32, 512 / (BM / WM * (BN
   copy_wait<0>();
   __syncthreads();  // strips overlay the tiles
 
+  const Work done = load(reinterpret_cast<const Work*>(memory + Shape::kWork));  // read again: registers are scarce in the loop
   float* strip = reinterpret_cast<float*>(memory) + warp * Shape::kStrip;
   const bool statistics = Shape::kStatistics && plan.fused_statistics;
   Moments total;
@@ -115,7 +118,7 @@ __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32, 512 / (BM / WM * (BN
       store(reinterpret_cast<float2*>(to + 8 * kStripPitch<WN>), float2{sum[i][j][2], sum[i][j][3]});
     }
     __syncwarp();
-    emit_strip<16, WN, kActive<LA, LB>>(p, plan, w, strip, w.m0 + row + i * 16, w.n0 + column);
+    emit_strip<16, WN, kActive<LA, LB>>(p, plan, done, strip, done.m0 + row + i * 16, done.n0 + column);
     __syncwarp();
     if constexpr (Shape::kStatistics) {
       if (statistics) {
@@ -129,7 +132,7 @@ __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32, 512 / (BM / WM * (BN
     if (!statistics) return;
     // The warps above one another hold parts of the same groups.
     Moments* parts = reinterpret_cast<Moments*>(memory + Shape::kWarps * Shape::kStrip * 4);
-    const int channels = int(p.n) / p.epilogue.groups, groups = BN / channels, first = w.n0 / channels;
+    const int channels = int(p.n) / p.epilogue.groups, groups = BN / channels, first = done.n0 / channels;
     const StripGroups mine(WN, channels);
     if (mine.group() < mine.count && lane % mine.lanes == 0)
       store(parts + warp / Shape::kAcross * groups + warp % Shape::kAcross * mine.count + mine.group(), total);
@@ -138,7 +141,7 @@ __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32, 512 / (BM / WM * (BN
     if (g >= groups || first + g >= p.epilogue.groups) return;
     Moments all = load(parts + g);
     for (int i = 1; i < Shape::kDown; i++) all.merge(load(parts + i * groups + g), float(i * WM * channels), float(WM * channels));
-    store(reinterpret_cast<Moments*>(p.epilogue.statistics) + int64_t(w.m0 / 128) * p.epilogue.groups + first + g, all);
+    store(reinterpret_cast<Moments*>(p.epilogue.statistics) + int64_t(done.m0 / 128) * p.epilogue.groups + first + g, all);
   }
 }
 

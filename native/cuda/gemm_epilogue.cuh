@@ -35,11 +35,11 @@ ATTUNE_BOTH void set_phase(Work& w, const GemmProblem& p, int z, bool windowed, 
 
 constexpr int kStages = 3;  // tiles of k in shared memory
 
-template <typename T, int R, int kThreads, bool kWide, Layout kLayout, Layout kOther, bool kIsA>
-using Tile = std::conditional_t<kLayout == Layout::rows, RowsTile<T, R, kThreads, kWide, kIsA>,
-                                std::conditional_t<kLayout == Layout::columns, ColumnsTile<T, R, kThreads, kWide, kIsA, !kIsA && kOther == Layout::image>,
-                                                   std::conditional_t<kLayout == Layout::image, ImageTile<T, R, kThreads, kWide, kGradient<kLayout, kOther>>,
-                                                                      PatchesTile<T, R, kThreads, kWide>>>>;
+template <typename T, int R, int kThreads, int kCopy, Layout kLayout, Layout kOther, bool kIsA>
+using Tile = std::conditional_t<kLayout == Layout::rows, RowsTile<T, R, kThreads, kCopy, kIsA>,
+                                std::conditional_t<kLayout == Layout::columns, ColumnsTile<T, R, kThreads, kCopy, kIsA, !kIsA && kOther == Layout::image>,
+                                                   std::conditional_t<kLayout == Layout::image, ImageTile<T, R, kThreads, kCopy, kGradient<kLayout, kOther>>,
+                                                                      PatchesTile<T, R, kThreads, kCopy>>>>;
 
 /// The activations that a kernel is compiled with: few need any.
 enum class Active : int { none, silu, all };
@@ -146,9 +146,10 @@ ATTUNE_DEVICE void finish(const GemmProblem& p, const GemmPlan& plan, const Work
   }
   if constexpr (kWhich == Active::all) {
     if (e.activation == Activation::geglu) {
-      if (e.bias) read8(e.bias.data, e.bias.narrow, n + p.n, plan.vector, count, other);
+      float shift[8] = {};
+      if (e.bias) read8(e.bias.data, e.bias.narrow, n + p.n, plan.vector, count, shift);
       ATTUNE_UNROLL
-      for (int i = 0; i < 8; i++) v[i] *= exact_gelu(e.bias ? gate[i] + other[i] : gate[i]);
+      for (int i = 0; i < 8; i++) v[i] *= exact_gelu(gate[i] + shift[i]);
     } else if (e.activation != Activation::none) {
       ATTUNE_UNROLL
       for (int i = 0; i < 8; i++) v[i] = activate(v[i], e.activation);

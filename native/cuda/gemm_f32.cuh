@@ -6,11 +6,11 @@
 namespace attune {
 namespace cuda {
 
-template <Layout LA, Layout LB, bool kWide>
+template <Layout LA, Layout LB, int kCopy>
 struct F32Shape {
   static constexpr int kThreads = 128;
-  using A = Tile<float, 64, kThreads, kWide, LA, LB, true>;
-  using B = Tile<float, 64, kThreads, kWide, LB, LA, false>;
+  using A = Tile<float, 64, kThreads, kCopy, LA, LB, true>;
+  using B = Tile<float, 64, kThreads, kCopy, LB, LA, false>;
   static constexpr int kStage = A::kBytes + B::kBytes, kStrip = 32 * kStripPitch<32>;
   static constexpr int kShared = kStages * kStage > 4 * kStrip * 4 ? kStages* kStage : 4 * kStrip * 4;
 };
@@ -42,9 +42,9 @@ ATTUNE_DEVICE void f32_fragment(float (&v)[kRows][4], const unsigned char* tile,
   }
 }
 
-template <Layout LA, Layout LB, bool kWide>
+template <Layout LA, Layout LB, int kCopy>
 __global__ void __launch_bounds__(128, 4) gemm_f32_kernel(const __grid_constant__ GemmProblem p, const __grid_constant__ GemmPlan plan) {
-  using Shape = F32Shape<LA, LB, kWide>;
+  using Shape = F32Shape<LA, LB, kCopy>;
   ATTUNE_SHARED(memory);
   const Work w = work_of<float, LA, LB>(p, plan, 64, 64);
   if (w.m0 >= w.m) return;  // a smaller phase
@@ -53,10 +53,10 @@ __global__ void __launch_bounds__(128, 4) gemm_f32_kernel(const __grid_constant_
   typename Shape::B b;
   float sum[8][4] = {};
   const auto bring = [&](int slot) {
-    a.load_to(memory + slot * Shape::kStage, p, w);
-    b.load_to(memory + slot * Shape::kStage + Shape::A::kBytes, p, w);
+    a.load_to(memory + slot * Shape::kStage, p, plan, w);
+    b.load_to(memory + slot * Shape::kStage + Shape::A::kBytes, p, plan, w);
   };
-  a.start(p, w), b.start(p, w);
+  a.start(p, plan, w), b.start(p, plan, w);
   ATTUNE_UNROLL
   for (int s = 0; s < kStages - 1; s++) {
     if (s < w.steps) bring(s);

@@ -45,12 +45,12 @@ bool divides(int64_t chunk, std::initializer_list<int64_t> sizes) {
   return true;
 }
 
-/// Whether an operand comes in whole chunks.
-bool whole(const GemmProblem& p, bool is_a, int chunk) {
+/// Whether an operand comes in aligned pieces of so many elements, each wholly inside or outside of it.
+bool whole(const GemmProblem& p, bool is_a, int elements) {
   switch (is_a ? p.a_layout : p.b_layout) {
-    case Layout::rows: return divides(chunk, {p.k, is_a ? p.lda : p.ldb, is_a ? p.a_step : p.b_step});
-    case Layout::columns: return divides(chunk, {is_a ? p.m : p.n, is_a ? p.lda : p.ldb, is_a ? p.a_step : p.b_step});
-    default: return divides(chunk, {p.window.channels, p.window.channels2});
+    case Layout::rows: return divides(elements, {p.k, is_a ? p.lda : p.ldb, is_a ? p.a_step : p.b_step});
+    case Layout::columns: return divides(elements, {is_a ? p.m : p.n, is_a ? p.lda : p.ldb, is_a ? p.a_step : p.b_step});
+    default: return divides(elements, {p.window.channels, p.window.channels2});
   }
 }
 
@@ -68,12 +68,14 @@ GemmPlan gemm_plan(const GemmProblem& p, const DeviceCaps& caps) {
   if ((p.a_layout == Layout::rows && p.lda > kLongest) || (p.b_layout == Layout::rows && p.ldb > kLongest))
     throw Error("ERR_PROGRAM", "a matrix product over rows of more than 2^24 elements");
   const bool f32 = p.dtype == DType::f32, geglu = p.epilogue.activation == Activation::geglu;
-  const int depth = f32 ? 16 : 32, chunk = f32 ? 4 : 8;
+  const int depth = f32 ? 16 : 32;
   const Window& v = p.window;
   GemmPlan plan{};
-  plan.wide = whole(p, true, chunk) && whole(p, false, chunk);
+  const auto copied = [&](int elements) { return whole(p, true, elements) && whole(p, false, elements); };
+  plan.copy = f32 ? (copied(4) ? 16 : 0) : copied(8) ? 16 : copied(4) ? 8 : 0;
   plan.vector = divides(8, {p.n, p.epilogue.ld, p.out_step});
   plan.columns = int(geglu ? ceil_div(p.n, 8) * 16 : p.n);
+  plan.channels = v.all_channels(), plan.fold = v.upsample - 1, plan.height = v.height * v.upsample, plan.width = v.width * v.upsample;
   plan.phases = int(p.batch), plan.rows = int(p.m);
   int64_t deepest = p.k;
   if (v.gradient) {  // the phase with the most rows need not be the one with the most taps
@@ -89,7 +91,7 @@ GemmPlan gemm_plan(const GemmProblem& p, const DeviceCaps& caps) {
     for (int64_t splits = 1; splits <= kMostSplits && (splits == 1 || steps / splits >= kLeastSteps); splits++) {
       const int64_t part = ceil_div(steps, splits);
       if (ceil_div(steps, part) != splits) continue;  // the last parts would be empty
-      const bool fused = p.epilogue.groups > 0 && splits == 1 && plan.wide && !f32 && leaves_statistics(p, c.tile);
+      const bool fused = p.epilogue.groups > 0 && splits == 1 && plan.copy == 16 && !f32 && leaves_statistics(p, c.tile);
       const auto another_pass = [&](double bytes) { return kAnotherPass + bytes / (caps.multiprocessors * kBytesPerClock); };
       double clocks = cost(c, tiles * splits, part, caps);
       if (splits > 1) clocks += another_pass(double(splits) * plan.phases * plan.rows * plan.pitch() * 8);
@@ -101,7 +103,7 @@ GemmPlan gemm_plan(const GemmProblem& p, const DeviceCaps& caps) {
     }
   };
   if (f32) consider(kF32);
-  else if (!plan.wide) consider(kBf16[2]);
+  else if (plan.copy != 16) consider(kBf16[2]);
   else if (p.a_layout == Layout::rows && p.b_layout == Layout::rows && p.m <= 16) consider(kFlat);
   else if (p.a_layout == Layout::columns && p.b_layout == Layout::rows) consider(kBf16[2]);
   else

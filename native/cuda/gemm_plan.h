@@ -9,13 +9,14 @@ enum class TileKind : int { m128n160, m128n128, m64n64, m16n64 };
 
 struct GemmPlan {
   TileKind tile;
-  bool wide;                      // every operand comes in whole, aligned chunks of 16 bytes
-  bool vector;                    // rows of the output begin at multiples of 16 bytes
-  bool fused_statistics;          // the kernel of the product leaves them, else a pass over y
-  int tiles_m, tiles_n, columns;  // columns of B's tiles: n, or with geglu twice that in whole groups of 16
-  int splits, steps;              // parts of k, and tiles along k of a part
-  int phases, rows;               // matrices of the batch or phases of a gradient, and the rows of the largest
-  float* partial;                 // splits > 1: f32 [phases][splits][rows][columns, rounded up to 8]
+  int copy;                           // bytes in which every operand can be copied: 16, 8, or 0 for element by element
+  bool vector;                        // rows of the output begin at multiples of 16 bytes
+  bool fused_statistics;              // the kernel of the product leaves them, else a pass over y
+  int tiles_m, tiles_n, columns;      // columns of B's tiles: n, or with geglu twice that in whole groups of 16
+  int splits, steps;                  // parts of k, and tiles along k of a part
+  int phases, rows;                   // matrices of the batch or phases of a gradient, and the rows of the largest
+  int channels, fold, height, width;  // of the window's map as it is seen: both maps' channels, log2 of `upsample`, enlarged sides
+  float* partial;                     // splits > 1: f32 [phases][splits][rows][columns, rounded up to 8]
 
   ATTUNE_BOTH int pitch() const { return (columns + 7) / 8 * 8; }
 };

@@ -6,10 +6,10 @@
 namespace attune {
 namespace cuda {
 
-template <int BM, int BN, int WM, int WN, Layout LA, Layout LB, bool kWide>
+template <int BM, int BN, int WM, int WN, Layout LA, Layout LB, int kCopy>
 void start_bf16(const OpArgs& args, const GemmProblem& p, const GemmPlan& plan, unsigned blocks) {
-  using Shape = Bf16Shape<BM, BN, WM, WN, LA, LB, kWide>;
-  launch(args, gemm_bf16_kernel<BM, BN, WM, WN, LA, LB, kWide>, dim3(blocks), dim3(Shape::kThreads), Shape::kShared, p, plan);
+  using Shape = Bf16Shape<BM, BN, WM, WN, LA, LB, kCopy>;
+  launch(args, gemm_bf16_kernel<BM, BN, WM, WN, LA, LB, kCopy>, dim3(blocks), dim3(Shape::kThreads), Shape::kShared, p, plan);
 }
 
 /// kLarge: also the tiles for many rows and columns; kFlat: also the one for a few rows.
@@ -17,19 +17,20 @@ template <Layout LA, Layout LB, bool kLarge, bool kFlat>
 void start_product(const OpArgs& args, const GemmProblem& p, const GemmPlan& plan) {
   const unsigned blocks = unsigned(int64_t(plan.tiles_m) * plan.tiles_n * plan.splits * plan.phases);
   if (p.dtype == DType::f32) {
-    if (plan.wide) launch(args, gemm_f32_kernel<LA, LB, true>, dim3(blocks), dim3(128), F32Shape<LA, LB, true>::kShared, p, plan);
-    else launch(args, gemm_f32_kernel<LA, LB, false>, dim3(blocks), dim3(128), F32Shape<LA, LB, false>::kShared, p, plan);
+    if (plan.copy == 16) launch(args, gemm_f32_kernel<LA, LB, 16>, dim3(blocks), dim3(128), F32Shape<LA, LB, 16>::kShared, p, plan);
+    else launch(args, gemm_f32_kernel<LA, LB, 0>, dim3(blocks), dim3(128), F32Shape<LA, LB, 0>::kShared, p, plan);
     return;
   }
-  if (!plan.wide) return start_bf16<64, 64, 32, 32, LA, LB, false>(args, p, plan, blocks);
+  if (plan.copy == 0) return start_bf16<64, 64, 32, 32, LA, LB, 0>(args, p, plan, blocks);
+  if (plan.copy == 8) return start_bf16<64, 64, 32, 32, LA, LB, 8>(args, p, plan, blocks);
   if constexpr (kLarge) {
-    if (plan.tile == TileKind::m128n160) return start_bf16<128, 160, 32, 80, LA, LB, true>(args, p, plan, blocks);
-    if (plan.tile == TileKind::m128n128) return start_bf16<128, 128, 32, 64, LA, LB, true>(args, p, plan, blocks);
+    if (plan.tile == TileKind::m128n160) return start_bf16<128, 160, 32, 80, LA, LB, 16>(args, p, plan, blocks);
+    if (plan.tile == TileKind::m128n128) return start_bf16<128, 128, 32, 64, LA, LB, 16>(args, p, plan, blocks);
   }
   if constexpr (kFlat) {
-    if (plan.tile == TileKind::m16n64) return start_bf16<16, 64, 16, 16, LA, LB, true>(args, p, plan, blocks);
+    if (plan.tile == TileKind::m16n64) return start_bf16<16, 64, 16, 16, LA, LB, 16>(args, p, plan, blocks);
   }
-  start_bf16<64, 64, 32, 32, LA, LB, true>(args, p, plan, blocks);
+  start_bf16<64, 64, 32, 32, LA, LB, 16>(args, p, plan, blocks);
 }
 
 }  // namespace cuda

@@ -3,10 +3,11 @@
 //
 // Two forms, after what is contiguous in memory. By depth: [row][64 bytes of k], the four 16-byte chunks of a row permuted by (row / 2) % 4. By rows:
 // [k][R elements], each k padded by 16 bytes. Either way eight neighbouring rows (or k) of one chunk lie in different banks, as ldmatrix wants them.
-// A wide tile needs 16-byte aligned chunks that lie wholly inside or outside the operand; a narrow one gathers element by element, for any size.
+// A chunk is copied whole where the operand begins and ends at whole chunks, in two halves where its sizes are multiples of 8 bytes (a convolution of four
+// channels, a LoRA of rank four), and else gathered element by element.
 #pragma once
 #include "async_copy.cuh"
-#include "gemm.h"
+#include "gemm_plan.h"
 
 namespace attune {
 namespace cuda {
@@ -42,40 +43,57 @@ struct Work {
   bool gradient;      // z is a phase
 };
 
-/// A position in k = (tap_y, tap_x, channel).
+/// A position in k = (tap_y, tap_x, channel), or a distance along k.
 struct Walk {
   int y, x, channel;
-  ATTUNE_DEVICE void start(int k, int across, int channels) {
+  ATTUNE_DEVICE void set(int k, int across, int channels) {
     const int tap = k / channels;
     channel = k - tap * channels, y = tap / (across > 0 ? across : 1), x = tap - y * across;  // a phase may see no taps at all
   }
-  ATTUNE_DEVICE void advance(int by, int across, int channels) {
-    channel += by;
-    while (channel >= channels) {
-      channel -= channels;
-      if (++x == across) x = 0, y++;
-    }
+  ATTUNE_DEVICE void advance(const Walk& by, int across, int channels) {
+    channel += by.channel, x += by.x, y += by.y;
+    if (channel >= channels) channel -= channels, x++;
+    if (x >= across) x -= across, y++;
   }
 };
 
-/// Stores the chunk get(0), get(1), .., asked for in that order.
-template <typename T, typename Get>
-ATTUNE_DEVICE void gather(unsigned char* to, Get&& get) {
-  uint32_t word[4];
-  ATTUNE_UNROLL
-  for (int i = 0; i < 4; i++) {
-    if constexpr (std::is_same_v<T, bf16>) {
-      const uint32_t low = get(2 * i).bits, high = get(2 * i + 1).bits;
-      word[i] = low | high << 16;
-    } else {
-      word[i] = float_to_bits(get(i));
+/// Where a piece of a chunk comes from; a piece outside of the operand is zero and not read.
+template <typename T>
+struct Piece {
+  const T* from;
+  bool inside;
+};
+/// Elements of a piece: kCopy is 16 or 8 bytes by cp.async, or 0 for single elements.
+template <typename T, int kCopy>
+constexpr int kPiece = kCopy == 0 ? 1 : kCopy / int(sizeof(T));
+
+/// Brings a chunk of 16 bytes; place(e) is the piece that begins at its element e, asked for in order.
+template <typename T, int kCopy, typename Place>
+ATTUNE_DEVICE void bring_chunk(unsigned char* to, Place&& place) {
+  if constexpr (kCopy == 16) {
+    const Piece<T> piece = place(0);
+    copy_async16(to, piece.from, piece.inside ? 16 : 0);
+  } else if constexpr (kCopy == 8) {
+    ATTUNE_UNROLL
+    for (int half = 0; half < 2; half++) {
+      const Piece<T> piece = place(half * kPiece<T, 8>);
+      copy_async8(to + half * 8, piece.from, piece.inside);
     }
+  } else {
+    uint32_t word[4] = {};
+    ATTUNE_UNROLL
+    for (int e = 0; e < kChunk<T>; e++) {
+      const Piece<T> piece = place(e);
+      const T v = piece.inside ? load(piece.from) : T{};
+      if constexpr (std::is_same_v<T, bf16>) word[e / 2] |= uint32_t(v.bits) << (e % 2 * 16);
+      else word[e] = float_to_bits(v);
+    }
+    store(reinterpret_cast<uint4*>(to), make_uint4(word[0], word[1], word[2], word[3]));
   }
-  store(reinterpret_cast<uint4*>(to), make_uint4(word[0], word[1], word[2], word[3]));
 }
 
 /// Layout::rows, a tile by depth. As B of a geglu its rows alternate: eight values, then their eight gates.
-template <typename T, int R, int kThreads, bool kWide, bool kIsA>
+template <typename T, int R, int kThreads, int kCopy, bool kIsA>
 struct RowsTile {
   static constexpr bool kByDepth = true;
   static constexpr int kBytes = R * 64, kApart = kThreads / 4, kCopies = (R + kApart - 1) / kApart;
@@ -84,7 +102,7 @@ struct RowsTile {
   int left, slot;  // k that lie ahead of the chunk, and its place in a tile
   unsigned rows;   // a bit for each row that exists
 
-  ATTUNE_DEVICE void start(const GemmProblem& p, const Work& w) {
+  ATTUNE_DEVICE void start(const GemmProblem& p, const GemmPlan&, const Work& w) {
     const int row = threadIdx.x / 4, chunk = threadIdx.x % 4 * kChunk<T>;
     const int64_t ld = kIsA ? p.lda : p.ldb;
     int first = (kIsA ? w.m0 : w.n0) + row, apart = kApart, limit = kIsA ? w.m : w.n;
@@ -100,56 +118,56 @@ struct RowsTile {
     for (int i = 0; i < kCopies; i++) rows |= unsigned(first + i * apart < limit) << i;
   }
 
-  ATTUNE_DEVICE void load_to(unsigned char* tile, const GemmProblem&, const Work&) {
+  ATTUNE_DEVICE void load_to(unsigned char* tile, const GemmProblem&, const GemmPlan&, const Work&) {
     ATTUNE_UNROLL
     for (int i = 0; i < kCopies; i++) {
       if (R % kApart != 0 && threadIdx.x / 4 + i * kApart >= R) break;
       unsigned char* to = tile + slot + i * kApart * 64;
       const T* from = at + int64_t(step) * i;
       const bool inside = rows >> i & 1;
-      if constexpr (kWide) copy_async16(to, from, inside && left > 0 ? 16 : 0);
-      else gather<T>(to, [&](int e) { return inside && e < left ? load(from + e) : T{}; });
+      bring_chunk<T, kCopy>(to, [&](int e) { return Piece<T>{from + e, inside && e < left}; });
     }
     at += kDepth<T>, left -= kDepth<T>;
   }
 };
 
 /// Layout::columns, a tile by rows: a thread copies chunks of one k. kTaps: B of a conv2d_dx, the weight as it lies: [channel][tap][row].
-template <typename T, int R, int kThreads, bool kWide, bool kIsA, bool kTaps>
+template <typename T, int R, int kThreads, int kCopy, bool kIsA, bool kTaps>
 struct ColumnsTile {
   static constexpr bool kByDepth = false;
   static constexpr int kAcross = kThreads / kDepth<T>, kCopies = (R / kChunk<T> + kAcross - 1) / kAcross, kBytes = kDepth<T> * kPitch<T, R>;
-  const T* at;     // this thread's first chunk of the next tile; with taps, of k = 0
+  const T* at;     // this thread's first chunk of the next tile; with taps, of channel 0 of the first tap
   int rows, left;  // rows and k that lie ahead of it
   int slot;
   Walk k;
 
-  ATTUNE_DEVICE void start(const GemmProblem& p, const Work& w) {
+  ATTUNE_DEVICE void start(const GemmProblem& p, const GemmPlan&, const Work& w) {
     const int row = threadIdx.x / kAcross, column = threadIdx.x % kAcross * kChunk<T>, first = (kIsA ? w.m0 : w.n0) + column;
     slot = row * kPitch<T, R> + column * int(sizeof(T)), rows = (kIsA ? w.m : w.n) - first, left = w.k - w.k0 - row;
     at = static_cast<const T*>(kIsA ? p.a : p.b) + first;
-    if constexpr (kTaps) k.start(w.k0 + row, w.across.taps, p.window.channels);
-    else at += w.z * (kIsA ? p.a_step : p.b_step) + int64_t(w.k0 + row) * (kIsA ? p.lda : p.ldb);
+    if constexpr (kTaps) {
+      k.set(w.k0 + row, w.across.taps, p.window.channels);
+      at += (int64_t(w.down.first) * p.window.kw + w.across.first) * p.n;  // the phase's first tap
+    } else at += w.z * (kIsA ? p.a_step : p.b_step) + int64_t(w.k0 + row) * (kIsA ? p.lda : p.ldb);
   }
 
-  ATTUNE_DEVICE void load_to(unsigned char* tile, const GemmProblem& p, const Work& w) {
+  ATTUNE_DEVICE void load_to(unsigned char* tile, const GemmProblem& p, const GemmPlan&, const Work& w) {
     const int64_t ld = kIsA ? p.lda : p.ldb;
     const T* from = at;
-    if constexpr (kTaps) {
-      const int every = p.window.stride, tap = (w.down.first + k.y * every) * p.window.kw + w.across.first + k.x * every;
-      from += k.channel * ld + int64_t(tap) * p.n;
-    }
+    if constexpr (kTaps) { from += k.channel * ld + int64_t((k.y * p.window.kw + k.x) * p.window.stride) * p.n; }
     ATTUNE_UNROLL
     for (int i = 0; i < kCopies; i++) {
       constexpr int kApart = kAcross * kChunk<T>;
       if (R % kApart != 0 && int(threadIdx.x) % kAcross * kChunk<T> + i * kApart >= R) break;
       unsigned char* to = tile + slot + i * kApart * int(sizeof(T));
-      if constexpr (kWide) copy_async16(to, from + i * kApart, left > 0 && i * kApart < rows ? 16 : 0);
-      else gather<T>(to, [&](int e) { return left > 0 && i * kApart + e < rows ? load(from + i * kApart + e) : T{}; });
+      bring_chunk<T, kCopy>(to, [&](int e) { return Piece<T>{from + i * kApart + e, left > 0 && i * kApart + e < rows}; });
     }
     left -= kDepth<T>;
-    if constexpr (kTaps) k.advance(kDepth<T>, w.across.taps, p.window.channels);
-    else at += kDepth<T> * ld;
+    if constexpr (kTaps) {
+      Walk depth;
+      depth.set(kDepth<T>, w.across.taps, p.window.channels);
+      k.advance(depth, w.across.taps, p.window.channels);
+    } else at += kDepth<T> * ld;
   }
 };
 

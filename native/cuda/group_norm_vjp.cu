@@ -228,7 +228,7 @@ void group_norm_vjp_op(const OpArgs& args) {
       with_lanes(x.dtype, plan.lanes,
                  [&](auto tag, auto lanes) { go(tag, lanes, std::max(1, kGradientThreads / (width / plan.lanes)), unsigned(plan.channels / width)); });
     };
-    start(plan.widest(plan.batch * plan.slabs(), 4 * args.caps().multiprocessors, [&](int width) { return width / plan.lanes <= kGradientThreads; }),
+    start(plan.widest(plan.batch * plan.slabs(), 2 * args.caps().multiprocessors, [&](int width) { return width / plan.lanes <= kGradientThreads; }),
           [&](auto tag, auto lanes, int row_threads, unsigned tiles) {
             using T = decltype(tag);
             launch(args, group_gradient_sums_kernel<T, lanes()>, dim3(unsigned(plan.slabs()), tiles, batch), dim3(kGradientThreads),

@@ -1,8 +1,8 @@
 // Sums and maxima over any axes, bias gradients (sum_rows) and squared norms. Axes are merged into kept and reduced ones; where the innermost is reduced, lanes
 // of a warp or a block take an output's elements, where it is kept, threads take columns and go down the rows. Long reductions are cut into chunks by the shape
-// alone, whose results go to scratch and are reduced in turn: a fixed order. bf16 and f32 add up in f32: at most 128 additions follow one another before a
-// chunk's partial sums meet in a tree, so that a sum is off by 2^-24 of the sum of magnitudes times 150 for each level at the very worst, and by the root of
-// that as a rule. f64 in f64. Bytes moved: the input once, and results of chunks, a hundredth of it or less.
+// and the device alone, whose results go to scratch and are reduced in turn: a fixed order. bf16 and f32 add up in f32: at most 128 additions follow one
+// another before a chunk's partial sums meet in a tree, so that a sum is off by 2^-24 of the sum of magnitudes times 140 for each level at the very worst, and
+// by the root of that as a rule. f64 in f64. Bytes moved: the input once, and results of chunks, a hundredth of it or less.
 #include <algorithm>
 
 #include "block.cuh"
