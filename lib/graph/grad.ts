@@ -1,12 +1,14 @@
 /** Reverse mode: walks the graph from the outputs back, asks each op's rule for its gradients, and adds up what arrives at one tensor.
- *  This is the only place that adds gradients. */
+ *  This is the only place that adds gradients. A gradient that is zero but for the first rows of a batch is carried as those rows alone, and ops that work
+ *  row by row are differentiated over them: of a policy and its reference run as one batch, backward sees the policy's half. */
 
 import { GradError } from "../errors.js";
 import { overlap, persistentBytes } from "./alias.js";
+import { attrsOfRows, batchInputs, padRows } from "./first-rows.js";
 import { wide } from "./ops/check.js";
 import { add, cast } from "./ops/elementwise.js";
 import { full } from "./ops/leaf.js";
-import { Replays } from "./recompute.js";
+import { type Replay, Replays } from "./recompute.js";
 import { currentGraph, type Graph, type Node, numel, sameShape, type Tensor } from "./tensor.js";
 
 export interface GradOptions {
@@ -14,6 +16,7 @@ export interface GradOptions {
   readonly unreachable?: "error" | "zeros";
 }
 
+/** One may have fewer rows than its tensor: those after them are zero. */
 type Gradients = Map<Tensor, Tensor>;
 type Optional = Tensor | undefined;
 
@@ -32,7 +35,7 @@ export function vjp(outputs: readonly Tensor[], cotangents: readonly Tensor[], w
   walkBack(gradients, currentGraph().nodes.slice(), wrt);
   return wrt.map(x => {
     const found = gradients.get(x);
-    if (found) return found;
+    if (found) return padRows(found, x.shape[0]);
     if (options.unreachable === "zeros") return full(0, x.shape, x.dtype);
     throw new GradError(x.node.op.name, x.node.label || String(x.node.attrs.name ?? ""), "the outputs do not depend on it through differentiable ops");
   });
@@ -48,7 +51,7 @@ function walkBack(gradients: Gradients, nodes: readonly Node[], wrt: readonly Te
     const node = nodes[i]!;
     if (!node.outputs.some(y => gradients.has(y)) || !node.inputs.some(x => x && leads.has(x))) continue;
     const first = graph.nodes.length;
-    const replay = replays.of(node);
+    const replay = replays.of(node, y => gradients.get(y)?.shape[0]);
     const step = () => graph.scope(gradLabel(graph, node), () => stepBack(gradients, node, replay.see, leads));
     if (replay.number === undefined) step();
     else graph.inReplay(replay.number, step);
@@ -80,19 +83,33 @@ function leadingTo(nodes: readonly Node[], wrt: readonly Tensor[]): ReadonlySet<
   return leads;
 }
 
-function stepBack(gradients: Gradients, node: Node, see: (tensor: Tensor) => Tensor, leads: ReadonlySet<Tensor>): void {
-  const inputs = node.inputs.map(x => x && see(x));
-  const cotangents = node.outputs.map(y => cast(gradients.get(y) ?? full(0, y.shape, y.dtype), y.dtype));
-  const flows = rule(node, inputs, node.outputs.map(see), cotangents);
+function stepBack(gradients: Gradients, node: Node, see: Replay["see"], leads: ReadonlySet<Tensor>): void {
+  if (node.op.leads?.(node.attrs)) {
+    arrive(gradients, node.inputs[0]!, gradients.get(node.outputs[0]!)!);
+    return;
+  }
+  const rows = Math.max(...node.outputs.map(y => gradients.get(y)?.shape[0] ?? 0));
+  const along = batchInputs(node, rows);
+  const some = along && rows;
+  const inputs = node.inputs.map((x, i) => x && see(x, along?.includes(i) ? rows : undefined));
+  const outputs = node.outputs.map(y => see(y, some));
+  const cotangents = outputs.map((y, k) => cotangent(gradients.get(node.outputs[k]!), y));
+  const attrs = along ? attrsOfRows(node.attrs, rows) : node.attrs;
+  const flows = rule({ ...node, attrs }, inputs, outputs, cotangents);
   for (let i = 0; i < Math.max(flows.length, node.inputs.length); i++) {
     const x = node.inputs[i];
     const flow = flows[i];
     if (x && flow === undefined) throw new GradError(node.op.name, node.label, `the rule returned neither a gradient nor null for input ${i}`);
     if (!x && flow) throw new GradError(node.op.name, node.label, `the rule returned a gradient for input ${i}, which was not given`);
     if (!x || !flow) continue;
-    fitting(flow, x, node, `the gradient of input ${i}`);
+    fitting(flow, inputs[i]!, node, `the gradient of input ${i}`);
     if (leads.has(x)) arrive(gradients, x, flow);
   }
+}
+
+/** The gradient of y as rules take it: in its dtype, zeros where there is none. */
+function cotangent(gradient: Optional, y: Tensor): Tensor {
+  return gradient ? cast(padRows(gradient, y.shape[0]), y.dtype) : full(0, y.shape, y.dtype);
 }
 
 /** The op's own rule, or reverse mode through its decomposition. */
@@ -106,13 +123,20 @@ function rule(node: Node, inputs: readonly Optional[], outputs: readonly Tensor[
   for (const [k, y] of op.decompose(attrs, ...inputs).entries()) arrive(gradients, y, cotangents[k]!);
   const given = inputs.filter(x => x !== undefined);
   walkBack(gradients, graph.nodes.slice(first), given); // only inside the decomposition: one input may be computed from another
-  return inputs.map((x, i) => (x && inputs.indexOf(x) === i ? (gradients.get(x) ?? null) : null)); // an input given twice has one sum
+  const sumOf = (x: Tensor): Tensor | null => (gradients.has(x) ? padRows(gradients.get(x)!, x.shape[0]) : null);
+  return inputs.map((x, i) => (x && inputs.indexOf(x) === i ? sumOf(x) : null)); // an input given twice has one sum
 }
 
 function arrive(gradients: Gradients, tensor: Tensor, gradient: Tensor): void {
   const before = gradients.get(tensor);
-  const type = before && before.dtype !== gradient.dtype ? wide(tensor.dtype) : gradient.dtype;
-  gradients.set(tensor, before ? add(cast(before, type), cast(gradient, type)) : gradient);
+  if (!before) {
+    gradients.set(tensor, gradient);
+    return;
+  }
+  const type = before.dtype === gradient.dtype ? before.dtype : wide(tensor.dtype);
+  const longer = before.shape[0]! > gradient.shape[0]! ? before : gradient;
+  const whole = (g: Tensor): Tensor => cast(padRows(g, longer.shape[0]), type);
+  gradients.set(tensor, add(whole(before), whole(gradient)));
 }
 
 function fitting(gradient: Optional, x: Tensor, node: Node, what: string): Tensor {

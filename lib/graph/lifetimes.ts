@@ -12,8 +12,11 @@ export const alignment = 64;
 export interface Buffer {
   readonly index: number;
   readonly bytes: number;
-  /** First and last instruction of its life. */
+  /** First instruction of its life, and the last that needs all of its bytes. */
   readonly start: number;
+  whole: number;
+  /** How many of its first bytes are needed after that (only the first rows of a batch are read again, say), and the last instruction of its life. */
+  kept: number;
   end: number;
   /** The tensors that hold the whole of it, one after the other: the later ones took it over in place. */
   readonly tensors: Tensor[];
@@ -28,16 +31,16 @@ export interface Buffers {
 }
 
 /** Assigns scratch buffers. Program inputs live from the start, outputs to the end, anything else from its instruction to its last reader, its
- *  views' readers included. An `inplace` output takes over its input's buffer where both fill it and nothing reads the input afterwards. */
+ *  views' readers included. An `inplace` output takes over its input's buffer where both fill it, or what is still needed of it, and nothing reads the input
+ *  afterwards. */
 export function assignBuffers(graph: Graph): Buffers {
   const instructions = graph.nodes.filter(launches);
   const last = Math.max(instructions.length - 1, 0);
-  const lastUse = lastUses(graph, instructions);
+  const uses = usesOf(graph, instructions);
   const buffers: Buffer[] = [];
   const of = new Map<Tensor, Buffer>();
   const open = (tensor: Tensor, start: number): void => {
-    const bytes = Math.ceil(byteSize(tensor) / alignment) * alignment;
-    const buffer = { index: buffers.length, bytes, start, end: lastUse.get(tensor) ?? start, tensors: [tensor] };
+    const buffer = { index: buffers.length, bytes: aligned(byteSize(tensor)), start, ...span(uses.get(tensor), start), tensors: [tensor] };
     buffers.push(buffer);
     of.set(tensor, buffer);
   };
@@ -48,38 +51,68 @@ export function assignBuffers(graph: Graph): Buffers {
         checkEffect(node, output.index);
         continue;
       }
-      const donor = output.index === 0 ? takenInPlace(node, at, of, lastUse) : undefined;
+      const donor = output.index === 0 ? takenInPlace(node, at, of, uses) : undefined;
       if (!donor) {
         open(output, at);
         continue;
       }
       donor.tensors.push(output);
-      donor.end = Math.max(at, lastUse.get(output) ?? at);
+      const { whole, kept, end } = span(uses.get(output), at);
+      if (aligned(byteSize(output)) === donor.bytes) Object.assign(donor, { whole, kept, end });
+      else Object.assign(donor, { kept: aligned(byteSize(output)), end }); // in the first bytes; the others were free before
       of.set(output, donor);
     }
   }
-  for (const buffer of buffers) buffer.end = Math.min(buffer.end, last);
+  for (const buffer of buffers) {
+    buffer.whole = Math.min(buffer.whole, last);
+    buffer.end = Math.min(buffer.end, last);
+  }
   return { instructions, buffers, of };
 }
 
-/** Storage -> the last instruction that reads it; program outputs are read after all. */
-function lastUses(graph: Graph, instructions: readonly Node[]): Map<Tensor, number> {
-  const lastUse = new Map<Tensor, number>();
-  for (const [at, node] of instructions.entries()) for (const x of node.inputs) if (x) lastUse.set(storageOf(x).base, at);
-  for (const { tensor } of graph.outputs) lastUse.set(storageOf(tensor).base, Number.POSITIVE_INFINITY);
-  return lastUse;
+const aligned = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
+
+/** Of a stretch of memory: the last instruction that reads its last byte, how many of its first bytes are read after that, and the last that reads any. */
+interface Use {
+  whole: number;
+  kept: number;
+  last: number;
+}
+
+/** Storage -> its use; program outputs are read after all. */
+function usesOf(graph: Graph, instructions: readonly Node[]): Map<Tensor, Use> {
+  const uses = new Map<Tensor, Use>();
+  const read = (x: Tensor, at: number): void => {
+    const { base, offset } = storageOf(x);
+    const use = uses.get(base) ?? { whole: -1, kept: 0, last: -1 };
+    const needed = offset + byteSize(x);
+    if (needed === byteSize(base)) Object.assign(use, { whole: at, kept: 0 });
+    else if (at !== use.whole) use.kept = Math.max(use.kept, needed);
+    use.last = at;
+    uses.set(base, use);
+  };
+  for (const [at, node] of instructions.entries()) for (const x of node.inputs) if (x) read(x, at);
+  for (const { tensor } of graph.outputs) read(tensor, Number.POSITIVE_INFINITY);
+  return uses;
+}
+
+/** The life of a tensor made at `start`. */
+function span(use: Use | undefined, start: number): Pick<Buffer, "whole" | "kept" | "end"> {
+  return { whole: Math.max(start, use?.whole ?? start), kept: aligned(use?.kept ?? 0), end: Math.max(start, use?.last ?? start) };
 }
 
 /** The buffer that output 0 may take over. No other input may lie in it: the kernel reads those at other places than it writes. */
-function takenInPlace(node: Node, at: number, of: ReadonlyMap<Tensor, Buffer>, lastUse: ReadonlyMap<Tensor, number>): Buffer | undefined {
+function takenInPlace(node: Node, at: number, of: ReadonlyMap<Tensor, Buffer>, uses: ReadonlyMap<Tensor, Use>): Buffer | undefined {
   const x = node.op.inplace === undefined ? undefined : node.inputs[node.op.inplace];
   const output = node.outputs[0]!;
   if (!x) return undefined;
-  const { base } = storageOf(x);
+  const { base, offset } = storageOf(x);
   const buffer = of.get(base);
-  if (!buffer || lastUse.get(base) !== at || byteSize(x) !== byteSize(output) || byteSize(base) !== byteSize(x)) return undefined;
+  const use = uses.get(base);
+  if (!buffer || use?.last !== at || byteSize(x) !== byteSize(output)) return undefined;
+  const fills = byteSize(base) === byteSize(x) || (offset === 0 && buffer.whole < at && aligned(byteSize(x)) === buffer.kept);
   const shared = node.inputs.some((other, i) => other && i !== node.op.inplace && storageOf(other).base === base);
-  return shared ? undefined : buffer;
+  return fills && !shared ? buffer : undefined;
 }
 
 function checkEffect(node: Node, output: number): void {
@@ -97,6 +130,8 @@ export function lifetimesOf(buffers: readonly Buffer[]): Lifetimes {
   return {
     bytes: Float64Array.from(buffers, b => b.bytes),
     start: Int32Array.from(buffers, b => b.start),
+    whole: Int32Array.from(buffers, b => b.whole),
+    kept: Float64Array.from(buffers, b => b.kept),
     end: Int32Array.from(buffers, b => b.end),
   };
 }

@@ -26,6 +26,11 @@ export interface OpDef<A extends Attrs, In extends Inputs, Out extends readonly 
   readonly inplace?: number;
   /** Output 0 shares input 0's memory at this byte offset and launches nothing; undefined: not a view for these attributes. */
   view?(attrs: A, ...inputs: In): number | undefined;
+  /** Inputs whose axis 0 is that of every output: the first rows of the outputs follow from the first rows of these (from all of one that has fewer) and from
+   *  the whole of the others, by the same op. Only attrs.shape, where there is one, is then shorter. Undefined: not so for these attributes and inputs. */
+  batchwise?(attrs: A, ...inputs: In): readonly number[] | undefined;
+  /** Output 0 is the first rows of input 0: the gradient of the other rows is zero. */
+  leads?(attrs: A): boolean;
   /** Output k overwrites input writes[k] (a persistent buffer): the op is an effect, kept and never merged. */
   readonly writes?: readonly number[];
   /** The same value from simpler ops: oracle, fallback and gradient of a fused op. */

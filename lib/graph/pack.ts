@@ -1,10 +1,13 @@
-/** Packs buffers with known lifetimes into one arena: two that are alive at the same time never share a byte. The best packing is NP-hard
+/** Packs buffers with known lifetimes into one arena: bytes that are needed at the same time never lie on each other. The best packing is NP-hard
  *  (dynamic storage allocation); two greedy orders, of which the caller takes the smaller result, stay within a few percent of the live bytes. */
 
-/** Buffer i has `bytes[i]` bytes and lives from instruction `start[i]` to instruction `end[i]`, both included. */
+/** Buffer i has `bytes[i]` bytes from instruction `start[i]` to instruction `whole[i]`, and after that the first `kept[i]` of them to instruction `end[i]`,
+ *  all included. */
 export interface Lifetimes {
   readonly bytes: Float64Array;
   readonly start: Int32Array;
+  readonly whole: Int32Array;
+  readonly kept: Float64Array;
   readonly end: Int32Array;
 }
 
@@ -14,6 +17,8 @@ export interface Packing {
   readonly bytes: number;
 }
 
+const { max } = Math; // a local: looking up a global in every step of the inner loop is what a test runner's context makes slow
+
 /** The smaller of both packings. */
 export function pack(lifetimes: Lifetimes): Packing {
   const bySize = packBySize(lifetimes);
@@ -22,41 +27,74 @@ export function pack(lifetimes: Lifetimes): Packing {
 }
 
 /** Bytes alive at each instruction: their maximum is a lower bound of every packing. */
-export function liveBytes({ bytes, start, end }: Lifetimes, instructions: number): Float64Array {
+export function liveBytes({ bytes, start, whole, kept, end }: Lifetimes, instructions: number): Float64Array {
   const live = new Float64Array(instructions + 1);
   for (let i = 0; i < bytes.length; i++) {
     live[start[i]!]! += bytes[i]!;
-    live[end[i]! + 1]! -= bytes[i]!;
+    live[whole[i]! + 1]! -= bytes[i]! - kept[i]!;
+    live[end[i]! + 1]! -= kept[i]!;
   }
   for (let t = 1; t < live.length; t++) live[t]! += live[t - 1]!;
   return live.subarray(0, instructions);
 }
 
 /** The largest buffer first, each at the lowest offset that is free during its life. Pisarchyk & Lee 2020, arXiv:2001.03288, "greedy by size". */
-export function packBySize({ bytes, start, end }: Lifetimes): Packing {
+export function packBySize(lifetimes: Lifetimes): Packing {
+  const { bytes, start, whole, kept, end } = lifetimes;
   const count = bytes.length;
   const offsets = new Float64Array(count);
-  const order = Uint32Array.from({ length: count }, (_, i) => i).sort((a, b) => bytes[b]! - bytes[a]! || start[a]! - start[b]!);
+  const lane = lanesOf(lifetimes);
+  const order = Uint32Array.from({ length: count }, (_, i) => i).sort((a, b) => bytes[b]! - bytes[a]! || lane[b]! - lane[a]! || start[a]! - start[b]!);
   const placed = new Uint32Array(count); // buffers with an offset, by offset
+  const sizeAt = (buffer: number, time: number): number => (time <= whole[buffer]! ? bytes[buffer]! : kept[buffer]!);
   let total = 0;
   for (let n = 0; n < count; n++) {
     const buffer = order[n]!;
-    const size = bytes[buffer]!;
-    const from = start[buffer]!;
-    const to = end[buffer]!;
-    let low = 0; // end of what is taken so far
-    for (let k = 0; k < n; k++) {
-      const other = placed[k]!;
-      if (start[other]! > to || end[other]! < from) continue;
-      if (offsets[other]! - low >= size) break;
-      const top = offsets[other]! + bytes[other]!;
-      if (top > low) low = top;
+    const [from, to, full] = [start[buffer]!, end[buffer]!, whole[buffer]!];
+    // Of two buffers alive together, sizes count from when the later one is born: both only shrink after that. Each placed one forbids the offsets between
+    // its own minus the size of this one and its own plus its size; as this one has two sizes, those intervals are sorted in two lists.
+    const next = (k: number, early: boolean): number => {
+      for (; k < n; k++) {
+        const other = placed[k]!;
+        if (start[other]! > to || end[other]! < from) continue;
+        if (max(from, start[other]!) <= full === early) break;
+      }
+      return k;
+    };
+    let low = 0; // the lowest offset that is free of all intervals so far
+    let early = next(0, true);
+    let late = kept[buffer]! > 0 ? next(0, false) : n;
+    while (early < n || late < n) {
+      const first = late === n || (early < n && offsets[placed[early]!]! - bytes[buffer]! <= offsets[placed[late]!]! - kept[buffer]!);
+      const other = placed[first ? early : late]!;
+      if (offsets[other]! - (first ? bytes[buffer]! : kept[buffer]!) >= low) break;
+      const top = offsets[other]! + sizeAt(other, max(from, start[other]!));
+      low = max(low, top);
+      if (first) early = next(early + 1, true);
+      else late = next(late + 1, false);
     }
     offsets[buffer] = low;
-    total = Math.max(total, low + size);
+    total = Math.max(total, low + bytes[buffer]!);
     insertByOffset(placed, n, buffer, offsets);
   }
   return { offsets, bytes: total };
+}
+
+/** Buffers that shrink, of one size, in as few lanes as hold no two that are whole together: within a lane each finds room on what is kept of the last,
+ *  whereas neighbours in time would leave a hole between them that nothing of their size fits. 0 for those that do not shrink. */
+function lanesOf({ bytes, start, whole, kept }: Lifetimes): Uint32Array {
+  const lanes = new Uint32Array(bytes.length);
+  const lastWhole = new Map<number, number[]>();
+  const shrinking = Uint32Array.from([...bytes.keys()].filter(i => kept[i]! > 0 && kept[i]! < bytes[i]!)).sort((a, b) => start[a]! - start[b]!);
+  for (const i of shrinking) {
+    const taken = lastWhole.get(bytes[i]!) ?? [];
+    lastWhole.set(bytes[i]!, taken);
+    const free = taken.findIndex(time => time < start[i]!);
+    const lane = free < 0 ? taken.length : free;
+    taken[lane] = whole[i]!;
+    lanes[i] = lane;
+  }
+  return lanes;
 }
 
 function insertByOffset(placed: Uint32Array, count: number, buffer: number, offsets: Float64Array): void {
@@ -72,14 +110,21 @@ function insertByOffset(placed: Uint32Array, count: number, buffer: number, offs
 }
 
 /** In order of execution, each buffer in the smallest free block that holds it; blocks of dead buffers are joined with their neighbours. */
-export function packInOrder({ bytes, start, end }: Lifetimes): Packing {
+export function packInOrder({ bytes, start, whole, kept, end }: Lifetimes): Packing {
   const offsets = new Float64Array(bytes.length);
   const births = Uint32Array.from(bytes.keys()).sort((a, b) => start[a]! - start[b]! || bytes[b]! - bytes[a]!);
-  const deaths = Uint32Array.from(bytes.keys()).sort((a, b) => end[a]! - end[b]!);
+  const parts = Array.from(bytes.keys()).flatMap(buffer => [
+    { buffer, dies: whole[buffer]!, from: kept[buffer]!, to: bytes[buffer]! },
+    { buffer, dies: end[buffer]!, from: 0, to: kept[buffer]! },
+  ]);
+  const deaths = parts.filter(({ from, to }) => from < to).sort((a, b) => a.dies - b.dies);
   const free = new FreeList();
   let dead = 0;
   for (const buffer of births) {
-    for (; end[deaths[dead]!]! < start[buffer]!; dead++) free.give(offsets[deaths[dead]!]!, bytes[deaths[dead]!]!);
+    for (; deaths[dead]!.dies < start[buffer]!; dead++) {
+      const { buffer: gone, from, to } = deaths[dead]!;
+      free.give(offsets[gone]! + from, to - from);
+    }
     offsets[buffer] = free.take(bytes[buffer]!);
   }
   return { offsets, bytes: free.top };

@@ -5,6 +5,7 @@ import { isPersistent } from "./alias.js";
 import { hoistEffects } from "./effects.js";
 import { fuseTapes } from "./fuse.js";
 import { fuseEpilogues } from "./fuse-epilogues.js";
+import { opTable } from "./op.js";
 import { rebuild } from "./rebuild.js";
 import { byteSize, type Graph, inGraph, type Node, sameShape, type Tensor } from "./tensor.js";
 
@@ -43,16 +44,21 @@ export function removeDead(graph: Graph): Graph {
 /** Ops that do nothing where their output has the type of their input. */
 const identityOps: ReadonlySet<string> = new Set(["reshape", "broadcast", "cast", "slice", "pad", "concat"]);
 
-/** Removes ops that return their input unchanged, and pairs that undo each other exactly. (Not `affine` with scale 1 and shift 0: it turns -0 into +0.) */
+/** Removes ops that return their input unchanged, and pairs that undo each other exactly, unless what is left would be persistent memory, which an effect may
+ *  have changed since it was read; an addition to the first rows that are all rows becomes a plain one,
+ *  which fuses. (Not `affine` with scale 1 and shift 0: it turns -0 into +0.) */
 export function dropIdentities(graph: Graph): Graph {
-  return rebuild(graph, (node, inputs, keep) => {
-    const [x] = inputs;
+  return rebuild(graph, (node, inputs, keep, copy) => {
+    const [x, z] = inputs;
     if (!x) return keep();
     const y = node.outputs[0]!;
-    if (identityOps.has(node.op.name) && x.dtype === y.dtype && sameShape(x.shape, y.shape)) return [x];
+    const isMemory = (value: Tensor): boolean => isPersistent(value) && !isPersistent(y);
+    if (identityOps.has(node.op.name) && x.dtype === y.dtype && sameShape(x.shape, y.shape) && !isMemory(x)) return [x];
+    if (node.op.name === "add_leading" && z && sameShape(x.shape, z.shape)) return copy.append(opTable.get("add")!, {}, inputs, node.outputs, node).outputs;
     const inner = x.node.inputs[0];
-    if (inner && node.op.name === "neg" && x.node.op.name === "neg") return [inner];
-    if (inner && node.op.name === "transpose" && x.node.op.name === "transpose" && undoes(node, x.node)) return [inner];
+    if (!inner || isMemory(inner)) return keep();
+    if (node.op.name === "neg" && x.node.op.name === "neg") return [inner];
+    if (node.op.name === "transpose" && x.node.op.name === "transpose" && undoes(node, x.node)) return [inner];
     return keep();
   });
 }

@@ -88,8 +88,9 @@ function largestAt(index: number, { instructions, buffers }: Buffers): NamedBuff
     const { op, label, attrs } = tensor.node;
     return `${label || String(attrs.name ?? "program")}: ${op.name} ${tensor.dtype} [${tensor.shape}]`;
   };
-  const top = alive.sort((a, b) => b.bytes - a.bytes).slice(0, 10);
-  return top.map(b => ({ name: name(b), bytes: b.bytes }));
+  const needed = ({ bytes, whole, kept }: Buffer): number => (index <= whole ? bytes : kept);
+  const top = alive.sort((a, b) => needed(b) - needed(a)).slice(0, 10);
+  return top.map(b => ({ name: name(b), bytes: needed(b) }));
 }
 
 /** Throws a PlanError unless all arenas of the plan fit into `availableBytes`; it names the ten largest buffers and the two changes in `suggestions`. */

@@ -144,7 +144,7 @@ function transformer(x: Tensor, attention: AttentionConfig, depth: number, p: Pa
     whole(() => {
       let h = each(() => tokensOf(x, p, c.config));
       for (let i = 0; i < depth; i++) h = each(() => transformerLayer(h, attention, p.at(`transformer_blocks.${i}`), c.text));
-      return add(mapOf(h, x, p, c.config), x);
+      return backToMap(h, x, p, c.config);
     }),
   );
 }
@@ -159,12 +159,12 @@ function tokensOf(x: Tensor, p: Params, { groups, linearProjection }: UNetConfig
     : reshape(conv2d(normed, p.at("proj_in"), { channels, kernel: 1 }), tokens);
 }
 
-/** The way back: tokens [B, H * W, C] -> a map shaped like `x`. */
-function mapOf(tokens: Tensor, x: Tensor, p: Params, { linearProjection }: UNetConfig): Tensor {
+/** The way back: tokens [B, H * W, C] -> a map shaped like `x`, added to it. */
+function backToMap(tokens: Tensor, x: Tensor, p: Params, { linearProjection }: UNetConfig): Tensor {
   const channels = x.shape.at(-1)!;
   return linearProjection
-    ? reshape(linear(tokens, p.at("proj_out"), { features: channels }), x.shape)
-    : conv2d(reshape(tokens, x.shape), p.at("proj_out"), { channels, kernel: 1 });
+    ? reshape(add(linear(tokens, p.at("proj_out"), { features: channels }), reshape(x, tokens.shape)), x.shape)
+    : add(conv2d(reshape(tokens, x.shape), p.at("proj_out"), { channels, kernel: 1 }), x);
 }
 
 /** Self-attention, attention to the text, gated feed-forward, each on a normalised copy and added: h [B, N, C] -> same. */

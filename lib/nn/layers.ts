@@ -3,9 +3,12 @@
 
 import { conv2d as conv2dOp } from "../graph/ops/conv.js";
 import { add } from "../graph/ops/elementwise.js";
+import { addLeading } from "../graph/ops/leading.js";
 import { linear as linearOp } from "../graph/ops/matmul.js";
 import { groupNorm as groupNormOp, layerNorm as layerNormOp } from "../graph/ops/norm.js";
+import { slice } from "../graph/ops/shape.js";
 import type { DType, Tensor } from "../graph/tensor.js";
+import type { LoraAdapter } from "./lora.js";
 import type { Params } from "./params.js";
 
 export interface LinearOptions {
@@ -30,7 +33,7 @@ export function linear(x: Tensor, p: Params, { features, bias = true }: LinearOp
     const inputs = x.shape.at(-1)!;
     const init = { bound: 1 / Math.sqrt(inputs) };
     const y = linearOp(x, p.tensor("weight", [features, inputs], { init }), bias ? p.tensor("bias", [features], { init }) : undefined);
-    return p.adapter?.adapts(p.prefix) ? add(y, p.adapter.linear(x, p.prefix, features)) : y;
+    return adapted(y, x, p, (adapter, rows) => adapter.linear(rows, p.prefix, features));
   });
 }
 
@@ -42,8 +45,15 @@ export function conv2d(x: Tensor, p: Params, options: Conv2dOptions): Tensor {
     const init = { bound: 1 / Math.sqrt(inputs * kernel * kernel) };
     const weight = p.tensor("weight", [channels, kernel, kernel, inputs], { layout: "oihw", init });
     const y = conv2dOp(x, weight, bias ? p.tensor("bias", [channels], { init }) : undefined, { stride, padding, dtype });
-    return p.adapter?.adapts(p.prefix) ? add(y, p.adapter.conv2d(x, p.prefix, { channels, kernel, stride, padding, dtype })) : y;
+    return adapted(y, x, p, (adapter, rows) => adapter.conv2d(rows, p.prefix, { channels, kernel, stride, padding, dtype }));
   });
+}
+
+/** The layer's result y on x, plus what the adapter makes of x, or of the rows of x that it is for. */
+function adapted(y: Tensor, x: Tensor, { adapter, prefix, share }: Params, delta: (adapter: LoraAdapter, x: Tensor) => Tensor): Tensor {
+  if (!adapter?.adapts(prefix)) return y;
+  if (share === 1) return add(y, delta(adapter, x));
+  return addLeading(y, delta(adapter, slice(x, { axis: 0, start: 0, length: share * x.shape[0]! })));
 }
 
 /** Group normalisation of x [B, H, W, C] or [B, N, C], then SiLU if `silu`. Parameters: weight [C], bias [C]. */

@@ -193,20 +193,28 @@ export class ParameterStore {
 export class Params {
   readonly prefix: string;
   readonly adapter: LoraAdapter | undefined;
+  /** The part of every batch, from its first row on, that the adapter is applied to: 1, or less where the rest is the model without it. */
+  readonly share: number;
   readonly #name: string;
 
   constructor(
     readonly store: ParameterStore,
-    options: { prefix?: string; adapter?: LoraAdapter | undefined; name?: string } = {},
+    options: { prefix?: string; adapter?: LoraAdapter | undefined; share?: number; name?: string } = {},
   ) {
     this.prefix = options.prefix ?? "";
     this.adapter = options.adapter;
+    this.share = options.share ?? 1;
     this.#name = options.name ?? this.prefix;
   }
 
   /** The subtree `name`, which may have dots: at("resnets.0"). */
   at(name: string): Params {
-    return new Params(this.store, { prefix: this.#join(name), adapter: this.adapter, name });
+    return new Params(this.store, { prefix: this.#join(name), adapter: this.adapter, share: this.share, name });
+  }
+
+  /** These parameters with the adapter on a part of every batch. */
+  sharing(share: number): Params {
+    return new Params(this.store, { prefix: this.prefix, adapter: this.adapter, share, name: this.#name });
   }
 
   /** The parameter `name` of this place. */

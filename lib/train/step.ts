@@ -12,11 +12,12 @@ import { accumulate, fill } from "../graph/ops/optimizer.js";
 import { pairSums } from "../graph/ops/preference.js";
 import { randomUniform } from "../graph/ops/random.js";
 import { sumSquares } from "../graph/ops/reduce.js";
-import { concat, reshape, stopGradient } from "../graph/ops/shape.js";
+import { concat, reshape } from "../graph/ops/shape.js";
 import { buildGraph, type Graph, scope, type Tensor } from "../graph/tensor.js";
 import type { ParameterStore, Params } from "../nn/params.js";
 import { type Objective, perSample } from "../objectives/objective.js";
 import type { Optimizer, OptimizerState } from "./optimizer.js";
+import { predictBoth } from "./predictions.js";
 
 export interface MicroOptions {
   readonly denoiser: Denoiser;
@@ -25,6 +26,8 @@ export interface MicroOptions {
   /** The parameters being trained, and the frozen ones they are compared with (needed where the objective uses a reference). */
   readonly policy: Params;
   readonly reference?: Params | undefined;
+  /** Whether policy and reference run as one batch where they can (predictions.ts; default true). */
+  readonly oneBatch?: boolean;
   /** What moves: the policy's store, or its adapter's. */
   readonly trainable: ParameterStore;
   /** Mirror of `trainable` that the gradients are added to. */
@@ -44,10 +47,11 @@ export function microGraph(options: MicroOptions): Graph {
   const { objective, trainable, gradients, accumulation } = options;
   return buildGraph(graph => {
     const { noised, predict } = denoising(options);
-    // The reference runs first: of its activations only the prediction has to outlive the policy's forward pass.
-    const reference = objective.usesReference ? scope("reference", () => stopGradient(predict(referenceOf(options)))) : undefined;
-    const prediction = scope("policy", () => predict(options.policy));
-    const sums = perSample(pairSums({ prediction, target: noised.target, ...(reference && { reference }) }));
+    const { policy, oneBatch } = options;
+    const predictions = objective.usesReference
+      ? predictBoth({ policy, reference: referenceOf(options), oneBatch, predict })
+      : { prediction: scope("policy", () => predict(policy, 1)) };
+    const sums = perSample(pairSums({ ...predictions, target: noised.target }));
     const { loss, metrics } = scope("objective", () => objective.loss({ sums }));
     graph.output("loss", loss);
     for (const [name, metric] of Object.entries(metrics)) graph.output(name, metric);
@@ -60,7 +64,7 @@ export function microGraph(options: MicroOptions): Graph {
   });
 }
 
-/** Noised samples (winners first, then losers) and the prediction of any parameters on them. */
+/** Noised samples (winners first, then losers) and the prediction of any parameters on them, or on copies of them one after the other. */
 function denoising(options: Pick<MicroOptions, "denoiser" | "objective" | "schedule" | "policy" | "batch" | "noise" | "conditionDropout">) {
   const { denoiser, schedule, batch } = options;
   const dtype = sampleDtype(options.policy.store);
@@ -71,8 +75,23 @@ function denoising(options: Pick<MicroOptions, "denoiser" | "objective" | "sched
   const draw = options.noise === "drawn" ? drawNoise(schedule, batch, denoiser.sampleShape, dtype) : givenNoise(shape, dtype);
   const noised = addNoise(schedule, clean, paired ? shareInPair(draw) : draw);
   const kept = dropped(denoiser, denoiser.condition(batch), batch, options.conditionDropout);
-  const condition = paired ? mapValues(kept, t => concat([t, t], 0)) : kept;
-  return { noised, predict: (params: Params): Tensor => denoiser.predict(noised.noisy, noised.timestep, condition, params) };
+  const condition = paired ? mapValues(kept, t => repeated(t, 2)) : kept;
+  const predict = (params: Params, copies: number): Tensor =>
+    denoiser.predict(
+      repeated(noised.noisy, copies),
+      repeated(noised.timestep, copies),
+      mapValues(condition, t => repeated(t, copies)),
+      params,
+    );
+  return { noised, predict };
+}
+
+/** A batch, several times one after the other. */
+export function repeated(t: Tensor, times: number): Tensor {
+  return concat(
+    Array.from({ length: times }, () => t),
+    0,
+  );
 }
 
 function givenNoise(shape: readonly number[], dtype: "f32" | "f64"): NoiseDraw {
@@ -132,6 +151,6 @@ function referenceOf({ reference, objective }: MicroOptions): Params {
   return reference;
 }
 
-function mapValues(condition: Condition, to: (t: Tensor) => Tensor): Condition {
+export function mapValues(condition: Condition, to: (t: Tensor) => Tensor): Condition {
   return Object.fromEntries(Object.entries(condition).map(([name, t]) => [name, to(t)]));
 }

@@ -9,13 +9,14 @@ import { input } from "../graph/ops/leaf.js";
 import { pairSums } from "../graph/ops/preference.js";
 import { randomNormal } from "../graph/ops/random.js";
 import { concat } from "../graph/ops/shape.js";
-import { buildGraph, type Graph, scope } from "../graph/tensor.js";
+import { buildGraph, type Graph, type Tensor } from "../graph/tensor.js";
 import type { Params } from "../nn/params.js";
 import { perSample } from "../objectives/objective.js";
 import { type HostTensor, hostTensor } from "../util/host-tensor.js";
 import type { BandResult, ValidationEvent } from "./events.js";
 import type { PairBatch, PairData } from "./pair-data.js";
-import { sampleDtype } from "./step.js";
+import { predictBoth } from "./predictions.js";
+import { mapValues, repeated, sampleDtype } from "./step.js";
 
 export interface ValidationOptions {
   /** Held-out pairs; split by prompt, or the numbers flatter the run. */
@@ -49,12 +50,15 @@ export function validationGraph({ denoiser, schedule, policy, reference, batch }
     const clean = concat([input("winners", { dtype, shape }, "bchw"), input("losers", { dtype, shape }, "bchw")], 0);
     const draw = { noise: randomNormal(shape, { stream: noiseStream, dtype }), timestep: input("timestep", { dtype: "i32", shape: [batch] }) };
     const noised = addNoise(schedule, clean, shareInPair(draw));
-    const condition = Object.fromEntries(Object.entries(denoiser.condition(batch)).map(([name, t]) => [name, concat([t, t], 0)]));
-    const predict = (params: Params) => denoiser.predict(noised.noisy, noised.timestep, condition, params);
-    const target = noised.target;
-    const { E, D } = perSample(
-      pairSums({ reference: scope("reference", () => predict(reference)), prediction: scope("policy", () => predict(policy)), target }),
-    );
+    const condition = denoiser.condition(batch);
+    const predict = (params: Params, copies: number): Tensor =>
+      denoiser.predict(
+        repeated(noised.noisy, copies),
+        repeated(noised.timestep, copies),
+        mapValues(condition, t => repeated(t, 2 * copies)),
+        params,
+      );
+    const { E, D } = perSample(pairSums({ ...predictBoth({ policy, reference, predict }), target: noised.target }));
     graph.output("E", E);
     graph.output("D", D);
   });

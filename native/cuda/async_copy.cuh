@@ -1,4 +1,4 @@
-// cp.async (sm_80 and later): 16-byte copies from global to shared memory that land some time between issue and wait.
+// cp.async (sm_80 and later): copies of 16 or 8 bytes from global to shared memory that land some time between issue and wait.
 #pragma once
 #include "kernel.h"
 

@@ -19,6 +19,7 @@ struct BackwardTiles {
   int queries_m, queries_walk;  // dq: likewise
   bool queries_kept;
 };
+/// As forward_tiles; with 160 channels walks are of 16 tokens, so that two blocks fit.
 constexpr BackwardTiles backward_tiles(int dim) {
   return dim == 40    ? BackwardTiles{2, 32, true, 2, 32, false}
          : dim == 64  ? BackwardTiles{2, 32, false, 2, 32, true}

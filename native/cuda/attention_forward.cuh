@@ -18,6 +18,8 @@ struct ForwardTiles {
   int blocks;  // at least, of a multiprocessor: bounds the registers
   int short_blocks;
 };
+/// By registers (255 a thread, nothing spilled) and so that two blocks fit the shared memory of sm_80. Two tiles of 16 queries a warp where registers allow:
+/// each fragment of keys or values that is read then serves two products. With 40 channels exponentials weigh as much as products: room for three blocks.
 constexpr ForwardTiles forward_tiles(int dim) {
   return dim == 40    ? ForwardTiles{2, 64, 4, false, 3, 4}
          : dim == 64  ? ForwardTiles{2, 64, 3, true, 2, 3}

@@ -84,7 +84,7 @@ struct PatchesTile {
   int sample, y, x;   // its pixel of the grid
   int left, slot;
 
-  ATTUNE_DEVICE void start(const GemmProblem& p, const GemmPlan& plan, const Work& w) {
+  ATTUNE_DEVICE void start(const GemmProblem&, const GemmPlan& plan, const Work& w) {
     const int row = threadIdx.x / kAcross, column = threadIdx.x % kAcross * kChunk<T>, line = (w.k0 + row) / w.across.size;
     slot = row * kPitch<T, R> + column * int(sizeof(T)), left = w.k - w.k0 - row;
     sample = line / w.down.size, y = line - sample * w.down.size, x = w.k0 + row - line * w.across.size;

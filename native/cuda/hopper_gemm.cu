@@ -78,10 +78,9 @@ void start(const OpArgs& args, const HopperPlan& plan, const GemmProblem& q) {
 
 template <HopperMode kMode>
 void start_tile(const OpArgs& args, const HopperPlan& plan, const GemmProblem& q) {
-  if (plan.units == 1 && plan.columns == 128) start<kMode, 1, 128>(args, plan, q);
-  else if (plan.units == 1) start<kMode, 1, 160>(args, plan, q);
-  else if (plan.columns == 128) start<kMode, 2, 128>(args, plan, q);
-  else start<kMode, 2, 160>(args, plan, q);
+  if (plan.columns == 128) return plan.units == 1 ? start<kMode, 1, 128>(args, plan, q) : start<kMode, 2, 128>(args, plan, q);
+  if (plan.columns == 160) return plan.units == 1 ? start<kMode, 1, 160>(args, plan, q) : start<kMode, 2, 160>(args, plan, q);
+  if constexpr (kMode == HopperMode::weight) start<kMode, 1, 320>(args, plan, q);
 }
 
 bool hopper_gemm(const OpArgs& args, const GemmProblem& q) {

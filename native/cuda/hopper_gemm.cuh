@@ -18,15 +18,17 @@ constexpr int kHopperShared = 227 * 1024;  // what a block may ask for
 template <HopperMode kMode, int kUnits, int kColumns>
 struct HopperTile {
   static constexpr int kRows = 128 * kUnits, kDepth = 64;
-  // An n-major B is stored as boxes of one swizzle span: the widest that divides the tile, as the canonical layouts know whole spans only.
-  static constexpr Swizzle kSwizzleB = kMode == HopperMode::forward || kColumns % 64 == 0 ? Swizzle::span128 : Swizzle::span64;
+  static constexpr int kAcross = kColumns > 256 ? 2 : 1, kN = kColumns / kAcross;  // multiplies side by side, and columns of one
+  // An n-major B is stored as boxes of one swizzle span: the widest that divides a multiply, as the canonical layouts know whole spans only.
+  static constexpr Swizzle kSwizzleB = kMode == HopperMode::forward || kN % 64 == 0 ? Swizzle::span128 : Swizzle::span64;
   static constexpr int kSpanB = swizzle_span(kSwizzleB), kBoxesB = kMode == HopperMode::forward ? 1 : kColumns * 2 / kSpanB;
   static constexpr int kBytesA = kRows * kDepth * 2, kBytesB = kColumns * kDepth * 2, kBytes = kBytesA + kBytesB, kBoxB = kBytesB / kBoxesB;
-  static constexpr int kTail = 8 * kStage * int(sizeof(float)) + 8 * kColumns * int(sizeof(Moments));  // behind the slots: stages, columns' moments, barriers
+  // Behind the slots: stages, moments of columns, barriers.
+  static constexpr int kTail = 8 * kStage * int(sizeof(float)) + (kMode == HopperMode::forward ? 8 * kColumns * int(sizeof(Moments)) : 0);
   static constexpr int kFit = (kHopperShared - kTail - 128) / kBytes, kSlots = kFit < 6 ? kFit : 6;
   static constexpr int kShared = kSlots * kBytes + kTail + kSlots * 2 * int(sizeof(uint64_t));
   static_assert(kBytesA % 1024 == 0 && kBytesB % 1024 == 0 && kBoxB % (8 * kSpanB) == 0, "boxes keep the swizzle's alignment");
-  static_assert(kColumns % 32 == 0 && kColumns <= 256, "sums are finished 32 columns at a time; a box has at most 256 rows");
+  static_assert(kColumns % 32 == 0 && (kMode != HopperMode::forward || kColumns <= 256), "sums are finished 32 columns at a time; a box has at most 256 rows");
 };
 
 template <HopperMode kMode, int kUnits, int kColumns>
@@ -120,8 +122,11 @@ ATTUNE_DEVICE void hopper_consume(const HopperProblem& p, unsigned char* slots, 
         ATTUNE_UNROLL
         for (int i = 0; i < kUnits; i++) {
           const uint64_t a0 = kRowsM ? mn_major(a + i * 8192, 8192) : k_major(a + i * 8192);
-          Wgmma<kColumns>::template shared<kRowsM, kColumnsN>(acc[i], descriptor_step(a0, step * (kRowsM ? 2048 : 32)),
-                                                              descriptor_step(b0, step * (kColumnsN ? 16 * Tile::kSpanB : 32)), 1);
+          ATTUNE_UNROLL
+          for (int j = 0; j < Tile::kAcross; j++)
+            Wgmma<Tile::kN>::template shared<kRowsM, kColumnsN>(
+                reinterpret_cast<float (&)[Tile::kN / 2]>(acc[i][j * (Tile::kN / 2)]), descriptor_step(a0, step * (kRowsM ? 2048 : 32)),
+                descriptor_step(b0, step * (kColumnsN ? 16 * Tile::kSpanB : 32) + j * (Tile::kBytesB / Tile::kAcross)), 1);
         }
       }
       wgmma_commit();
@@ -155,7 +160,7 @@ __global__ void __launch_bounds__(384, 1) hopper_gemm_kernel(const __grid_consta
     ATTUNE_SHARED(memory);
     float* stage = reinterpret_cast<float*>(memory + Tile::kSlots * Tile::kBytes);
     Moments* moments = reinterpret_cast<Moments*>(stage + 8 * kStage);
-    uint64_t *full = reinterpret_cast<uint64_t*>(moments + 8 * kColumns), *empty = full + Tile::kSlots;
+    uint64_t *full = reinterpret_cast<uint64_t*>(memory + Tile::kSlots * Tile::kBytes + Tile::kTail), *empty = full + Tile::kSlots;
     if (threadIdx.x == 0) {
       for (int i = 0; i < Tile::kSlots; i++) barrier_init(full + i, 1), barrier_init(empty + i, 8);
       barrier_init_fence();

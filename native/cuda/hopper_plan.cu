@@ -130,9 +130,11 @@ int64_t clocks(const HopperPlan& plan, int multiprocessors) {
   return ceil_div(int64_t(p.tiles) * p.splits, multiprocessors) * tile + partial;
 }
 
+/// 320, 640 and 1280 channels are multiples of 160. Rows of a weight's gradient are channels too: 128 divides 640, and leaves less of 320 idle than 256 does.
 constexpr struct {
   int units, columns;
-} kTiles[] = {{1, 128}, {1, 160}, {2, 128}, {2, 160}};
+  bool weight;  // for weights' gradients only
+} kTiles[] = {{1, 128, false}, {1, 160, false}, {2, 128, false}, {2, 160, false}, {1, 320, true}};
 
 /// The cheapest of the tiles and of up to 16 splits of k; false if none will do.
 bool choose_tile(HopperPlan& plan, int multiprocessors) {
@@ -140,6 +142,7 @@ bool choose_tile(HopperPlan& plan, int multiprocessors) {
   int64_t least = -1;
   const Epilogue& e = plan.problem.epilogue;
   for (const auto& tile : kTiles) {
+    if (tile.weight && plan.mode != HopperMode::weight) continue;
     if (e.groups && tile.columns % (plan.problem.columns / e.groups)) continue;  // a group lies in one tile
     if (!cut_tiles(plan, tile.units, tile.columns)) continue;
     int most = 16;  // every split has at least 4 blocks of k

@@ -30,7 +30,7 @@ test("a bf16 UNet gives the prediction and the gradients of f64, up to its round
   for (const dtype of ["f64", "bf16"] as const) {
     const store = declareUNet(config, dtype);
     const as = dtype === "bf16" ? emulated : itself;
-    await drawWeights(session, { store, adapter: undefined, reference: store, arenas: store.arenas }, as);
+    await drawWeights(session, { store, adapter: undefined, reference: store, arenas: store.arenas }, { as });
     const inputs = smallInputs();
     const graph = gradientGraph(config, new Params(store), inputs, "none");
     roundings = longestChain(graph);
@@ -63,7 +63,7 @@ describe.each([
 ] as const)("a step in bf16: %s", (_, lora, recompute) => {
   const open = async () => {
     const step = tinyStep({ dtype: "bf16", recompute, ...(lora && { lora }) });
-    await drawWeights(session, step, emulated);
+    await drawWeights(session, step, { as: emulated });
     return step;
   };
 

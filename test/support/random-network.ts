@@ -5,6 +5,7 @@ import { grad } from "../../lib/graph/grad.js";
 import { conv2d } from "../../lib/graph/ops/conv.js";
 import { add, gelu, mean, mul, quickGelu, silu, square } from "../../lib/graph/ops/elementwise.js";
 import { geglu } from "../../lib/graph/ops/gate.js";
+import { addLeading } from "../../lib/graph/ops/leading.js";
 import { input, parameter } from "../../lib/graph/ops/leaf.js";
 import { linear } from "../../lib/graph/ops/matmul.js";
 import { groupNorm } from "../../lib/graph/ops/norm.js";
@@ -18,9 +19,11 @@ const groups = 2;
 /** Bytes of each arena: weights overlap in it, so that effects on one change others. */
 export const networkBytes = 16384;
 
-/** Arenas "weights" and "totals"; `draws` are integers >= 0, three for each layer. */
-export function randomNetwork(draws: readonly number[], dtype: DType = "f64"): Graph {
+/** Arenas "weights" and "totals"; `draws` are integers >= 0, three for each layer. With a `loss` of the last map every gradient of it is a result, else
+ *  gradients of another one are partly totals, or there are effects in place of gradients. */
+export function randomNetwork(draws: readonly number[], loss?: (last: Tensor) => Tensor): Graph {
   return buildGraph(graph => {
+    const dtype = "f64";
     const time = input("time", { dtype, shape: [batch, 1, 1, 4] });
     const maps: Tensor[] = [input("x", { dtype, shape: [batch, 8, 16, 4] }), input("y", { dtype, shape: [batch, 4, 8, 4] })];
     const weights: Tensor[] = [];
@@ -30,7 +33,7 @@ export function randomNetwork(draws: readonly number[], dtype: DType = "f64"): G
       weights.push(parameter({ arena: "weights", name: `w${weights.length}`, dtype, shape, offset }));
       return weights.at(-1)!;
     };
-    const differentiated = (draws[0] ?? 0) % 4 !== 0; // effects that overwrite weights belong after gradients
+    const differentiated = loss !== undefined || (draws[0] ?? 0) % 4 !== 0; // effects that overwrite weights belong after gradients
     for (let i = 0; i + 2 < draws.length; i += 3) {
       const layer = (): Tensor => grow(maps, time, parameterOf, draws.slice(i, i + 3), !differentiated);
       maps.push((draws[i + 2]! & 8) !== 0 ? recomputed(layer) : layer());
@@ -41,7 +44,8 @@ export function randomNetwork(draws: readonly number[], dtype: DType = "f64"): G
     }
     const last = maps.at(-1)!;
     graph.output("last", last);
-    if (differentiated) differentiate(graph, last, weights, dtype);
+    if (loss) grad(loss(last), [...maps.slice(0, 2), time, ...weights], { unreachable: "zeros" }).forEach((flow, i) => void graph.output(`d${i}`, flow));
+    else if (differentiated) differentiate(graph, last, weights, dtype);
   });
 }
 
@@ -90,6 +94,7 @@ function grow(maps: readonly Tensor[], time: Tensor, parameterOf: ParameterOf, [
     () => (channels === 4 ? add(quickGelu(lin(x)), other) : lin(x)),
     () => (channels === 4 ? add(other, lin(x)) : silu(lin(x))),
     () => mul(x, other),
+    () => addLeading(x, slice(channels === 4 ? lin(other) : other, { axis: 0, start: 0, length: 1 })),
     () => reshape(lin(reshape(x, [batch, height * width, 1, channels])), [batch, height, width, 4]),
     ...(effects ? [() => disturbed(conv(x), time, parameterOf, second), () => disturbed(lin(x), time, parameterOf, second)] : []),
   ];

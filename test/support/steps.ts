@@ -14,7 +14,7 @@ import { diffusionDpo } from "../../lib/objectives/diffusion-dpo.js";
 import type { Objective } from "../../lib/objectives/objective.js";
 import { adamW } from "../../lib/train/optimizer.js";
 import { microGraph, updateGraph } from "../../lib/train/step.js";
-import { type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
+import { convert, type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
 import { goldenConfig, pseudoRandom } from "./unet.js";
 
 export interface StepOptions {
@@ -26,11 +26,12 @@ export interface StepOptions {
   /** Height and width of the latents. */
   readonly size?: number;
   readonly pairs?: number;
+  readonly oneBatch?: boolean;
 }
 
 /** A step, its stores, and what its programs are fed with. */
 export function tinyStep(options: StepOptions) {
-  const { dtype, lora, recompute = "none", objective = diffusionDpo(), set = "unet-sd-tiny", size = 8, pairs = 2 } = options;
+  const { dtype, lora, recompute = "none", objective = diffusionDpo(), set = "unet-sd-tiny", size = 8, pairs = 2, oneBatch = true } = options;
   const config = parseUNetConfig(goldenConfig(set), set);
   const store = declareUNet(config, dtype, { trainable: lora === undefined });
   const adapter = lora && adaptUNet(config, store, lora);
@@ -45,6 +46,7 @@ export function tinyStep(options: StepOptions) {
     schedule: noiseSchedule(),
     policy: new Params(store, { adapter }),
     reference: new Params(reference),
+    oneBatch,
     trainable,
     gradients,
     batch: pairs,
@@ -78,17 +80,20 @@ export function tinyStep(options: StepOptions) {
 
 export type TinyStep = ReturnType<typeof tinyStep>;
 
-/** Draws the weights of a step, the same in every dtype: an adapter's too, up to those that are 0 at first. The reference is a copy. `as` changes every graph before it runs. */
+/** Draws the weights of a step, the same in every dtype: an adapter's too, up to those that are 0 at first, unless it is `trained`. The reference is a copy.
+ *  `as` changes every graph before it runs. */
 export async function drawWeights(
   session: Session,
   { store, adapter, reference, arenas }: Pick<TinyStep, "store" | "adapter" | "reference" | "arenas">,
-  as: (graph: Graph) => Graph = graph => graph,
+  { as = graph => graph, trained = false }: { as?: (graph: Graph) => Graph; trained?: boolean } = {},
 ): Promise<void> {
   const run = (body: () => void): Promise<unknown> => runGraph(session, as(buildGraph(body)), {}, arenas);
   for (const [s, stream] of [[store, 1000] as const, ...(adapter ? [[adapter.store, 9000] as const] : [])]) {
     const plain = s.mirror(`${s.arena}/drawn`, { dtype: s.computes === "f64" ? "f64" : "f32" });
     reserve(session, plain);
     await initialise(session, plain, { seed: 11, stream });
+    for (const { init, shape, offset, dtype } of plain.entries.values())
+      if (trained && s === adapter?.store && "value" in init) session.write(plain.arena, offset, convert(pseudoRandom(shape, offset), dtype).data);
     await run(() => {
       s.copy(plain);
       s.refresh();

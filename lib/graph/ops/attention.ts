@@ -38,6 +38,7 @@ const attentionOp = defineOp({
     if (mask) checkShape("attention", "mask", mask, [mask.shape[0] === 1 ? 1 : batch, 1, 1, k.shape[1]!]);
     return [q, typed(wide(q.dtype), batch, heads, queries)]; // y, lse
   },
+  batchwise: () => [0, 1, 2, 3],
   vjp({ attrs, inputs: [q, k, v, mask], outputs: [y, lse], grads: [dy] }) {
     const [dq, dk, dv] = attentionVjpOp(attrs, dy, q, k, v, y, lse, mask);
     return [dq, dk, dv, null];

@@ -67,6 +67,11 @@ export function checkCount(op: string, name: string, value: number): void {
   check(op, Number.isSafeInteger(value) && value >= 1, `expected ${name} to be a positive integer, received ${value}`);
 }
 
+/** For ops that mix the last axis of input 0: its rows are independent if there is another axis. */
+export function besideLastAxis(x: TensorType): readonly number[] | undefined {
+  return x.shape.length > 1 ? [0] : undefined;
+}
+
 /** The last dimension. */
 export function width(x: TensorType): number {
   return x.shape.at(-1) ?? 1;

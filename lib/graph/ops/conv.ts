@@ -20,6 +20,7 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, { stride = 1, p
 const conv2dOp = defineOp({
   name: "conv2d",
   infer: (attrs: ConvAttrs & { dtype?: DType }, x: Tensor, weight: Tensor, bias?: Tensor) => [convType("conv2d", attrs, x, weight, bias)],
+  batchwise: () => [0],
   vjp({ attrs: { stride, padding }, inputs: [x, weight, bias], grads: [cotangent] }) {
     const dy = cast(cotangent, x.dtype);
     return [

@@ -36,6 +36,7 @@ const selectOp = defineOp({
     const branches = broadcastShapes("select", a, b);
     return [{ dtype: a.dtype, shape: broadcastShapes("select", condition, { dtype: a.dtype, shape: branches }) }];
   },
+  batchwise: (_, ...operands) => ofFullRank(operands),
   vjp: ({ inputs: [condition, a, b], grads: [dy] }) => [null, sumTo(select(condition, dy, 0), a.shape), sumTo(select(condition, 0, dy), b.shape)],
 });
 
@@ -99,6 +100,7 @@ const affineOp = defineOp({
     check("affine", Number.isFinite(scale) && Number.isFinite(shift), `expected finite numbers, received scale ${scale} and shift ${shift}`);
     return [x];
   },
+  batchwise: () => [0],
   vjp: ({ attrs, grads: [dy] }) => [scale(dy, attrs.scale)],
 });
 
@@ -125,6 +127,7 @@ const clampOp = defineOp({
     check("clamp", Number.isFinite(min) && Number.isFinite(max) && min <= max, `expected finite min <= max, received ${min} and ${max}`);
     return [x];
   },
+  batchwise: () => [0],
   vjp: ({ attrs: { min, max }, inputs: [x], grads: [dy] }) => [select(add(greater(x, max), greater(min, x)), 0, dy)],
 });
 
@@ -135,6 +138,7 @@ export function cast(x: Tensor, dtype: DType): Tensor {
 const castOp = defineOp({
   name: "cast",
   infer: ({ dtype }: { dtype: DType }, x: Tensor) => [{ dtype, shape: x.shape }],
+  batchwise: () => [0],
   vjp: ({ attrs: { dtype }, inputs: [x], grads: [dy] }) => [isFloat(dtype) && isFloat(x.dtype) ? cast(dy, x.dtype) : null],
 });
 
@@ -156,6 +160,7 @@ function binary(name: string, rule: (dy: Tensor, a: Tensor, b: Tensor, y: Tensor
       if (!(integers && a.dtype === "i32" && b.dtype === "i32")) checkFloats(name, { a, b });
       return [{ dtype: a.dtype, shape: broadcastShapes(name, a, b) }];
     },
+    batchwise: (_, ...operands) => ofFullRank(operands),
     vjp({ inputs: [a, b], outputs: [y], grads: [dy] }) {
       const [da, db] = rule(dy, a, b, y);
       return [da && sumTo(da, a.shape), db && sumTo(db, b.shape)];
@@ -177,6 +182,7 @@ function unary(name: string, rule: (dy: Tensor, x: Tensor, y: Tensor) => Tensor,
       checkFloats(name, { x });
       return [x];
     },
+    batchwise: () => [0],
     vjp: ({ inputs: [x], outputs: [y], grads: [dy] }) => [rule(dy, x, y)],
     ...(decompose && { decompose: (_: NoAttrs, x: Tensor) => [decompose(x)] as const }),
   });
@@ -206,6 +212,12 @@ function shareByOrder(dy: Tensor, a: Tensor, b: Tensor): [Tensor, Tensor] {
 
 function asTensor(value: Operand, like: Tensor): Tensor {
   return typeof value === "number" ? full(value, [1], like.dtype) : value;
+}
+
+/** Operands with the axes of the result; others repeat along its first one. */
+function ofFullRank(operands: readonly Tensor[]): number[] {
+  const rank = Math.max(...operands.map(x => x.shape.length));
+  return [...operands.keys()].filter(i => operands[i]!.shape.length === rank);
 }
 
 /** The numpy rule: shapes aligned at their ends, lengths equal or 1. */

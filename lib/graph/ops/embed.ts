@@ -15,6 +15,7 @@ const embeddingOp = defineOp({
     check("embedding", ids.dtype === "i32", `expected ids in i32, received ${show(ids)}`);
     return [typed(table.dtype, ...ids.shape, ...table.shape.slice(1))];
   },
+  batchwise: () => [1],
   vjp: ({ inputs: [table, ids], grads: [dy] }) => [embeddingVjpOp({ rows: table.shape[0]! }, dy, ids)[0], null],
 });
 
@@ -43,5 +44,6 @@ const timestepEmbeddingOp = defineOp({
     check("timestep_embedding", maxPeriod > 0 && Number.isFinite(maxPeriod), `expected maxPeriod > 0, received ${maxPeriod}`);
     return [typed(dtype, t.shape[0]!, dim)];
   },
+  batchwise: () => [0],
   vjp: () => [null],
 });

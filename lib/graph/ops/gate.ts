@@ -2,7 +2,7 @@
 
 import { defineOp } from "../op.js";
 import { type Tensor, typed } from "../tensor.js";
-import { check, checkFloats, type NoAttrs, show, width } from "./check.js";
+import { besideLastAxis, check, checkFloats, type NoAttrs, show, width } from "./check.js";
 import { gelu, mul } from "./elementwise.js";
 import { split } from "./shape.js";
 
@@ -17,6 +17,7 @@ const gegluOp = defineOp({
     check("geglu", width(x) % 2 === 0, `expected an even last axis, received ${show(x)}`);
     return [typed(x.dtype, ...x.shape.slice(0, -1), width(x) / 2)];
   },
+  batchwise: (_, x) => besideLastAxis(x),
   vjp: ({ inputs: [x], grads: [dy] }) => [gegluVjpOp({}, dy, x)[0]],
   decompose(_, x) {
     const [value, gate] = split(x, 2, -1);

@@ -2,7 +2,7 @@
 
 import { defineOp } from "../op.js";
 import { type DType, numel, sameShape, type Tensor, typed } from "../tensor.js";
-import { check, checkBesideVectors, checkFloats, checkShape, productType, rows, show, wide, width } from "./check.js";
+import { besideLastAxis, check, checkBesideVectors, checkFloats, checkShape, productType, rows, show, wide, width } from "./check.js";
 import { add, cast } from "./elementwise.js";
 import { sumRows } from "./reduce.js";
 import { reshape } from "./shape.js";
@@ -29,6 +29,7 @@ const matmulOp = defineOp({
     check("matmul", k === innerB, `expected equal inner lengths, received ${k} of ${show(a)} and ${innerB} of ${show(b)}`);
     return [typed(productType("matmul", a, attrs.dtype), ...a.shape.slice(0, -2), m, n)];
   },
+  batchwise: ({ transposeA }, a) => (a.shape.length > 2 ? [0, 1] : transposeA ? undefined : [0]),
   vjp({ attrs: { transposeA: ta, transposeB: tb }, inputs: [a, b], grads: [cotangent] }) {
     const dy = cast(cotangent, a.dtype);
     return [
@@ -68,6 +69,7 @@ const linearOp = defineOp({
     if (bias) checkShape("linear", "bias", bias, [weight.shape[0]!]);
     return [typed(productType("linear", x, dtype), ...x.shape.slice(0, -1), weight.shape[0]!)];
   },
+  batchwise: (_, x) => besideLastAxis(x),
   vjp({ inputs: [x, weight, bias], grads: [cotangent] }) {
     const dy = cast(cotangent, x.dtype);
     return [linearDxOp({}, dy, weight)[0], linearDw(dy, x), bias ? sumRows(cotangent) : null];

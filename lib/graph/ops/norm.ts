@@ -2,7 +2,7 @@
 
 import { defineOp } from "../op.js";
 import { type Tensor, type TensorType, typed } from "../tensor.js";
-import { check, checkBesideVectors, checkCount, checkFloats, checkShape, type NoAttrs, show, wide, width } from "./check.js";
+import { besideLastAxis, check, checkBesideVectors, checkCount, checkFloats, checkShape, type NoAttrs, show, wide, width } from "./check.js";
 import { add, cast, div, exp, maximum, mean, mul, rsqrt, shift, silu as siluOf, sqrt, square, sub } from "./elementwise.js";
 import { max, sum } from "./reduce.js";
 import { reshape, stopGradient } from "./shape.js";
@@ -18,6 +18,7 @@ const groupNormOp = defineOp({
   name: "group_norm",
   inplace: 0, // statistics are complete before anything is written
   infer: (attrs: GroupNormAttrs, x: Tensor, gamma: Tensor, beta: Tensor) => groupNormTypes("group_norm", attrs, x, gamma, beta),
+  batchwise: () => [0],
   vjp: ({ attrs, inputs: [x, gamma, beta], outputs: [, mu, rstd], grads: [dy] }) => groupNormVjpOp(attrs, dy, x, gamma, beta, mu, rstd),
   decompose({ groups, eps, silu }, x, gamma, beta) {
     const batch = x.shape[0]!;
@@ -63,6 +64,7 @@ const layerNormOp = defineOp({
     const statistics = typed(wide(x.dtype), ...x.shape.slice(0, -1));
     return [x, statistics, statistics]; // y, mean, rstd
   },
+  batchwise: () => [0],
   vjp: ({ attrs, inputs: [x, gamma], outputs: [, mu, rstd], grads: [dy] }) => layerNormVjpOp(attrs, dy, x, gamma, mu, rstd),
   decompose({ eps }, x, gamma, beta) {
     const { centred, mu, rstd } = standardise(cast(x, wide(x.dtype)), [-1], eps);
@@ -88,6 +90,7 @@ const softmaxOp = defineOp({
     checkFloats("softmax", { x });
     return [x];
   },
+  batchwise: (_, x) => besideLastAxis(x),
   vjp: ({ outputs: [y], grads: [dy] }) => [softmaxVjpOp({}, dy, y)[0]],
   decompose(_, x) {
     const logits = cast(x, wide(x.dtype));

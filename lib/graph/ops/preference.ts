@@ -35,6 +35,7 @@ const pairSumsOp = defineOp({
     const perSample = typed("f64", prediction.shape[0]!, segments);
     return [perSample, perSample, perSample, perSample]; // E, D, P, C
   },
+  batchwise: () => [0, 1, 2],
   vjp({ attrs, inputs: [prediction, target, reference], grads: [dE, dD, dP, dC] }) {
     const dprediction = pairSumsVjpOp(attrs, dE, dD, dP, dC, prediction, target, reference)[0];
     const minus = (x: Tensor): Tensor => sub(prediction, cast(x, prediction.dtype));

@@ -20,6 +20,7 @@ const maxOp = defineOp({
     checkFloats("max", { x });
     return [{ dtype: x.dtype, shape: x.shape.map((n, axis) => (axes.includes(axis) ? 1 : n)) }];
   },
+  batchwise: ({ axes }) => (axes.includes(0) ? undefined : [0]),
   vjp({ attrs: { axes }, inputs: [x], outputs: [y], grads: [dy] }) {
     const largest = affine(greater(y, x), { scale: -1, shift: 1 });
     return [mul(largest, div(dy, sum(largest, axes)))];

@@ -19,6 +19,7 @@ const upsampleNearestOp = defineOp({
     checkCount("upsample_nearest", "width", width);
     return [typed(x.dtype, x.shape[0]!, height, width, x.shape[3]!)];
   },
+  batchwise: () => [0],
   vjp: ({ inputs: [x], grads: [dy] }) => [upsampleNearestVjpOp({ height: x.shape[1]!, width: x.shape[2]! }, dy)[0]],
 });
 
@@ -44,6 +45,7 @@ const avgPool2dOp = defineOp({
     check("avg_pool2d", height >= kernel && width >= kernel, `a ${kernel}x${kernel} window does not fit into ${show(x)}`);
     return [typed(x.dtype, batch, Math.floor((height - kernel) / stride) + 1, Math.floor((width - kernel) / stride) + 1, channels)];
   },
+  batchwise: () => [0],
   vjp: ({ attrs, inputs: [x], grads: [dy] }) => [avgPool2dVjpOp({ ...attrs, height: x.shape[1]!, width: x.shape[2]! }, dy)[0]],
 });
 

@@ -17,6 +17,7 @@ const reshapeOp = defineOp({
     return [{ dtype: x.dtype, shape }];
   },
   view: () => 0,
+  batchwise: ({ shape }, x) => (shape[0] === x.shape[0] ? [0] : undefined),
   vjp: ({ inputs: [x], grads: [dy] }) => [reshape(dy, x.shape)],
 });
 
@@ -37,6 +38,8 @@ const sliceOp = defineOp({
     const contiguous = numel(x.shape.slice(0, axis)) === 1;
     return contiguous ? start * numel(x.shape.slice(axis + 1)) * dtypeBytes[x.dtype] : undefined;
   },
+  batchwise: ({ axis }, x) => unlessFirst(axis, [x]),
+  leads: ({ axis, start }) => axis === 0 && start === 0,
   vjp: ({ attrs: { axis, start, length }, inputs: [x], grads: [dy] }) => [pad(dy, { axis, before: start, after: x.shape[axis]! - start - length })],
 });
 
@@ -67,6 +70,7 @@ const padOp = defineOp({
     check("pad", fits, `expected counts of zeros before and after, received ${before} and ${after}`);
     return [{ dtype: x.dtype, shape: x.shape.with(axis, before + x.shape[axis]! + after) }];
   },
+  batchwise: ({ axis }, x) => unlessFirst(axis, [x]),
   vjp: ({ attrs: { axis, before }, inputs: [x], grads: [dy] }) => [slice(dy, { axis, start: before, length: x.shape[axis]! })],
 });
 
@@ -87,6 +91,7 @@ const concatOp = defineOp({
     const total = xs.reduce((n, x) => n + x.shape[axis]!, 0);
     return [{ dtype: first.dtype, shape: first.shape.with(axis, total) }];
   },
+  batchwise: ({ axis }, ...xs) => unlessFirst(axis, xs),
   vjp({ attrs: { axis }, inputs, grads: [dy] }) {
     const lengths = inputs.map(x => x.shape[axis]!);
     return split(dy, lengths, axis);
@@ -109,6 +114,7 @@ const transposeOp = defineOp({
     const moved = permutation.filter(axis => x.shape[axis] !== 1);
     return moved.every((axis, i) => i === 0 || axis > moved[i - 1]!) ? 0 : undefined;
   },
+  batchwise: ({ permutation }) => (permutation[0] === 0 ? [0] : undefined),
   vjp({ attrs: { permutation }, grads: [dy] }) {
     const inverse = permutation.map((_, axis) => permutation.indexOf(axis));
     return [transpose(dy, inverse)];
@@ -123,5 +129,10 @@ const stopGradientOp = defineOp({
   name: "stop_gradient",
   infer: (_: NoAttrs, x: Tensor) => [x],
   view: () => 0,
+  batchwise: () => [0],
   vjp: () => [null],
 });
+
+function unlessFirst(axis: number, xs: readonly Tensor[]): readonly number[] | undefined {
+  return axis === 0 ? undefined : [...xs.keys()];
+}

@@ -17,6 +17,7 @@ const sumOp = defineOp({
     checkFloats("sum", { x });
     return [{ dtype: x.dtype, shape: x.shape.map((n, axis) => (axes.includes(axis) ? 1 : n)) }];
   },
+  batchwise: ({ axes }) => (axes.includes(0) ? undefined : [0]),
   vjp: ({ inputs: [x], grads: [dy] }) => [broadcast(dy, x.shape)],
 });
 
@@ -33,6 +34,7 @@ const broadcastOp = defineOp({
     check("broadcast", fits, `${show(x)} does not broadcast to [${shape}]`);
     return [{ dtype: x.dtype, shape }];
   },
+  batchwise: () => [0],
   vjp: ({ inputs: [x], grads: [dy] }) => [sumTo(dy, x.shape)],
 });
 

@@ -1,6 +1,6 @@
 // conv2d and its gradients: every kernel size, stride and padding takes the same kernels, so the sizes here vary what those see: channels in whole chunks or
 // not, few and many of them, windows over an edge, gradients whose phases see no taps, maps that need one tile, many tiles or parts of k.
-#include "device_case.h"
+#include "product_case.h"
 
 namespace attune {
 namespace test {
@@ -27,6 +27,7 @@ const std::vector<Conv> kConvs = {
     {"1x1", 2, 5, 7, 24, 40, 1, 1, 1, {0, 0, 0, 0}},
     {"1x1 s2: pixels that no tap sees", 2, 5, 6, 16, 8, 1, 1, 2, {0, 0, 0, 0}},
     {"2x2 s2", 2, 7, 6, 8, 16, 2, 2, 2, {0, 0, 0, 0}},
+    {"3x3 s3", 1, 11, 9, 8, 16, 3, 3, 3, {1, 1, 0, 0}},
     {"4x4 s2", 1, 10, 8, 8, 16, 4, 4, 2, {1, 1, 1, 1}},
     {"7x7", 1, 8, 9, 16, 8, 7, 7, 1, {3, 3, 3, 3}},
     {"3x1", 1, 6, 7, 8, 8, 3, 1, 1, {1, 1, 0, 0}},
@@ -57,20 +58,20 @@ int64_t outputs(int64_t size, int64_t taps, int64_t stride, double before, doubl
 }  // namespace
 
 DEVICE_CASES(conv2d, {
-  for (const auto& [in, out] : {std::pair{DType::bf16, DType::bf16}, std::pair{DType::bf16, DType::f32}, std::pair{DType::f32, DType::f32}})
+  for (const Types& t : kProductTypes)
     for (const Conv& c : kConvs) {
-      const std::string name = std::string(dtype_name(in)) + " to " + dtype_name(out) + " " + c.name;
+      const std::string name = text(t) + c.name;
       const Shape map{c.batch, c.height, c.width, c.in}, window{c.out, c.kh, c.kw, c.in};
       const Shape result{c.batch, outputs(c.height, c.kh, c.stride, c.padding[0], c.padding[1]), outputs(c.width, c.kw, c.stride, c.padding[2], c.padding[3]),
                          c.out};
       const Attrs how = attrs({{"stride", double(c.stride)}, {"padding", c.padding}});
       const auto add = [&](DeviceCase one, int64_t depth) {
-        one.depth = double(depth), one.large = c.large;
+        one.depth = sum_depth(t.in, double(depth)), one.large = c.large;
         cases.push_back(std::move(one));
       };
-      add({name, "conv2d", how, {tensor(in, map), tensor(in, window), tensor(out, {c.out})}, {tensor(out, result)}}, c.kh * c.kw * c.in);
-      add({name, "conv2d_dx", how, {tensor(in, result), tensor(in, window)}, {tensor(out, map)}}, c.kh * c.kw * c.out);
-      add({name, "conv2d_dw", how, {tensor(in, result), tensor(in, map)}, {tensor(out, window)}}, result[0] * result[1] * result[2]);
+      add({name, "conv2d", how, {tensor(t.in, map), tensor(t.in, window), tensor(t.out, {c.out})}, {tensor(t.out, result)}}, c.kh * c.kw * c.in);
+      add({name, "conv2d_dx", how, {tensor(t.in, result), tensor(t.in, window)}, {tensor(t.out, map)}}, c.kh * c.kw * c.out);
+      add({name, "conv2d_dw", how, {tensor(t.in, result), tensor(t.in, map)}, {tensor(t.out, window)}}, result[0] * result[1] * result[2]);
     }
 })
 

@@ -1,7 +1,7 @@
 // The fused products, each against its definition (fused_reference.h). Sizes choose among the ways that an epilogue is reached: vectors of eight or single
 // elements, the kernel of the product or the pass over parts of k, and statistics from the kernel of the product or from a pass over y.
-#include "device_case.h"
 #include "fused_reference.h"
+#include "product_case.h"
 
 namespace attune {
 namespace test {
@@ -36,8 +36,9 @@ const std::vector<Map> kMaps = {
 
 int64_t output(int64_t size, const Map& m, double padding) { return (size * m.upsample + int64_t(padding) - m.kernel) / m.stride + 1; }
 
-void add_linear(std::vector<DeviceCase>& cases, DType in, DType out) {
-  const std::string types = std::string(dtype_name(in)) + " to " + dtype_name(out) + " ";
+void add_linear(std::vector<DeviceCase>& cases, const Types& t) {
+  const DType in = t.in, out = t.out;
+  const std::string types = text(t);
   for (const char* activation : {"none", "silu", "gelu", "gelu_tanh", "quick_gelu", "geglu"})
     for (const Size& s : {Size{3, 5, 7}, Size{70, 72, 40}, Size{16, 40, 512}, Size{9, 24, 1024}, Size{384, 160, 32}}) {
       const int64_t rows = std::string(activation) == "geglu" ? 2 * s.n : s.n;
@@ -48,7 +49,7 @@ void add_linear(std::vector<DeviceCase>& cases, DType in, DType out) {
                      {tensor(in, {s.rows, s.k}), tensor(in, {rows, s.k}, 1 / std::sqrt(double(s.k))), whole ? tensor(DType::f32, {rows}) : absent(),
                       whole ? tensor(in, {s.rows, s.n}) : absent()},
                      {tensor(out, {s.rows, s.n})}};
-        c.depth = double(s.k) + 16;  // an activation rounds a few times more
+        c.depth = sum_depth(in, double(s.k)) + 16;  // an activation rounds a few times more
         cases.push_back(c);
       }
     }
@@ -58,20 +59,21 @@ void add_linear(std::vector<DeviceCase>& cases, DType in, DType out) {
                  {},
                  {tensor(DType::f32, {s.n, s.k}), tensor(in, {s.rows, s.n}), tensor(in, {s.rows, s.k})},
                  {over(0, DType::f32, {s.n, s.k})}};
-    c.depth = double(s.rows) + 1;
+    c.depth = sum_depth(in, double(s.rows)) + 1;
     if (out == DType::f32) cases.push_back(c);
   }
 }
 
-void add_maps(std::vector<DeviceCase>& cases, DType in, DType out) {
+void add_maps(std::vector<DeviceCase>& cases, const Types& t) {
+  const DType in = t.in, out = t.out;
   for (const Map& m : kMaps) {
-    const std::string name = std::string(dtype_name(in)) + " to " + dtype_name(out) + " " + m.name;
+    const std::string name = text(t) + m.name;
     const Shape map{m.batch, m.height, m.width, m.in}, map2{m.batch, m.height, m.width, m.in2}, window{m.out, m.kernel, m.kernel, m.in + m.in2};
     const Shape result{m.batch, output(m.height, m, m.padding[0] + m.padding[1]), output(m.width, m, m.padding[2] + m.padding[3]), m.out};
     const double k = double(m.kernel * m.kernel * (m.in + m.in2));
     const Operand x = tensor(in, map), x2 = m.in2 ? tensor(in, map2) : absent(), dy = tensor(in, result);
     const auto add = [&](DeviceCase c, double depth) {
-      c.depth = depth, c.large = m.large;
+      c.depth = sum_depth(in, depth), c.large = m.large;
       cases.push_back(std::move(c));
     };
     for (const bool whole : {true, false}) {
@@ -121,8 +123,7 @@ DEVICE_CASES(fused, {
   need_reference("conv2d_fused", conv2d_fused_reference);
   need_reference("conv2d_dw_fused", conv2d_dw_fused_reference);
   need_reference("conv2d_dw_accumulate", conv2d_dw_accumulate_reference);
-  for (const auto& [in, out] : {std::pair{DType::bf16, DType::bf16}, std::pair{DType::bf16, DType::f32}, std::pair{DType::f32, DType::f32}})
-    add_linear(cases, in, out), add_maps(cases, in, out);
+  for (const Types& t : kProductTypes) add_linear(cases, t), add_maps(cases, t);
   for (const DType type : {DType::bf16, DType::f32}) {
     add_statistics(cases, type, 2, 16, 24, 160, 3, 16);  // from the kernel of the product: groups of 10 in tiles of 160
     add_statistics(cases, type, 2, 16, 32, 320, 1, 8);   // groups of 40

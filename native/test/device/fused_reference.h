@@ -1,5 +1,4 @@
-// The fused products, in f64 and by definition: the cpu backend has only the plain ops that they stand for. Registered beside its kernels when cases are made,
-// unless it has come to have them.
+// The fused products by the plain ops that they stand for, in f64: the cpu backend has only those. Registered beside its kernels when cases are made.
 #pragma once
 #include <cmath>
 
@@ -8,6 +7,22 @@
 namespace attune {
 namespace test {
 
+/// A tensor of f64 with memory of its own.
+struct Wide {
+  std::vector<double> values;
+  TensorRef ref;
+  explicit Wide(const Shape& shape) {
+    ref.dtype = DType::f64, ref.rank = int(shape.size());
+    for (size_t i = 0; i < shape.size(); i++) ref.dims[i] = shape[i];
+    values.resize(size_t(ref.numel()));
+    ref.data = values.data();
+  }
+};
+
+/// Runs a plain op of the cpu backend.
+inline void run_plain(const OpArgs& op, const char* name, const Attrs& attrs, const std::vector<TensorRef>& in, TensorRef out) {
+  find_kernel("cpu", name, "")({attrs, in.data(), int(in.size()), &out, 1, op.scalars, op.pool, op.workspace});
+}
 inline double activate(const std::string& name, double x) {
   if (name == "silu") return x / (1 + std::exp(-x));
   if (name == "gelu") return 0.5 * x * std::erfc(-x * std::sqrt(0.5));
@@ -20,92 +35,67 @@ inline const double* values_of(const OpArgs& op, int i) { return op.has(i) ? op.
 inline void linear_fused_reference(const OpArgs& op) {
   const std::string activation = op.attrs.text("activation");
   const bool geglu = activation == "geglu";
-  const double *x = values_of(op, 0), *weight = values_of(op, 1), *bias = values_of(op, 2), *residual = values_of(op, 3);
-  double* y = op.out[0].as<double>();
-  const int64_t rows = op.in[0].rows(), k = op.in[0].dim(-1), n = op.out[0].dim(-1);
-  const auto product = [&](int64_t m, int64_t row) {
-    double sum = bias ? bias[row] : 0;
-    for (int64_t i = 0; i < k; i++) sum += x[m * k + i] * weight[row * k + i];
-    return sum;
-  };
-  for (int64_t m = 0; m < rows; m++)
-    for (int64_t j = 0; j < n; j++) {
-      const double value = product(m, j);
-      y[m * n + j] = (geglu ? value * activate("gelu", product(m, n + j)) : activate(activation, value)) + (residual ? residual[m * n + j] : 0);
-    }
+  const int64_t rows = op.in[0].rows(), n = op.out[0].dim(-1), width = op.in[1].dim(0);
+  Wide product({rows, width});
+  run_plain(op, "linear", {}, {op.in[0], op.in[1], op.in[2]}, product.ref);
+  const double* residual = values_of(op, 3);
+  for (int64_t i = 0; i < rows * n; i++) {
+    const double* row = &product.values[size_t(i / n * width + i % n)];
+    op.out[0].as<double>()[i] = (geglu ? row[0] * activate("gelu", row[n]) : activate(activation, row[0])) + (residual ? residual[i] : 0);
+  }
 }
+
+inline void add_to(const TensorRef& total, const Wide& x) {
+  for (size_t i = 0; i < x.values.size(); i++) total.as<double>()[i] += x.values[i];
+}
+inline Shape shape_of(const TensorRef& t) { return Shape(t.dims, t.dims + t.rank); }
 
 inline void linear_dw_accumulate_reference(const OpArgs& op) {
-  const double *dy = values_of(op, 1), *x = values_of(op, 2);
-  double* total = op.out[0].as<double>();
-  const int64_t rows = op.in[1].rows(), n = op.in[1].dim(-1), k = op.in[2].dim(-1);
-  for (int64_t m = 0; m < rows; m++)
-    for (int64_t j = 0; j < n; j++)
-      for (int64_t i = 0; i < k; i++) total[j * k + i] += dy[m * n + j] * x[m * k + i];
+  Wide dw(shape_of(op.out[0]));
+  run_plain(op, "linear_dw", {}, {op.in[1], op.in[2]}, dw.ref);
+  add_to(op.out[0], dw);
 }
 
-/// Calls visit(y's pixel, tap, x's pixel) for every pair of pixels that a convolution joins.
-template <typename Visit>
-void joined_pixels(const Attrs& attrs, const TensorRef& x, const TensorRef& y, int64_t kh, int64_t kw, const Visit& visit) {
-  const int64_t up = attrs.integer("upsample", 1), stride = attrs.integer("stride", 1), top = int64_t(attrs.list("padding")[0]),
-                left = int64_t(attrs.list("padding")[2]);
-  const int64_t height = x.dim(1), width = x.dim(2);
-  for (int64_t b = 0; b < y.dim(0); b++)
-    for (int64_t p = 0; p < y.dim(1); p++)
-      for (int64_t q = 0; q < y.dim(2); q++)
-        for (int64_t r = 0; r < kh; r++)
-          for (int64_t s = 0; s < kw; s++) {
-            const int64_t h = p * stride - top + r, w = q * stride - left + s;
-            if (h < 0 || h >= height * up || w < 0 || w >= width * up) continue;
-            visit((b * y.dim(1) + p) * y.dim(2) + q, r * kw + s, (b * height + h / up) * width + w / up);
-          }
+/// What a fused convolution loads: x, and x2 beside it if there is an input `second`, enlarged.
+inline Wide loaded(const OpArgs& op, int first, int second) {
+  const TensorRef& x = op.in[first];
+  const int64_t up = op.attrs.integer("upsample"), more = op.has(second) ? op.in[second].dim(3) : 0, channels = x.dim(3) + more;
+  Wide map({x.dim(0), x.dim(1) * up, x.dim(2) * up, channels});
+  for (int64_t i = 0; i < map.ref.numel(); i++) {
+    const int64_t c = i % channels, column = i / channels % map.ref.dim(2), row = i / channels / map.ref.dim(2) % map.ref.dim(1),
+                  sample = i / channels / map.ref.dim(2) / map.ref.dim(1);
+    const int64_t pixel = (sample * x.dim(1) + row / up) * x.dim(2) + column / up;
+    map.values[size_t(i)] = c < x.dim(3) ? x.as<double>()[pixel * x.dim(3) + c] : op.in[second].as<double>()[pixel * more + c - x.dim(3)];
+  }
+  return map;
 }
 
 inline void conv2d_fused_reference(const OpArgs& op) {
-  const TensorRef &x = op.in[0], &weight = op.in[2], &y = op.out[0];
+  const TensorRef& y = op.out[0];
   const std::string activation = op.attrs.text("activation");
-  const double *first = values_of(op, 0), *second = values_of(op, 1), *w = values_of(op, 2), *bias = values_of(op, 3), *sample = values_of(op, 4),
-               *residual = values_of(op, 5);
-  const int64_t i1 = x.dim(3), i2 = second ? op.in[1].dim(3) : 0, taps = weight.dim(1) * weight.dim(2), out = y.dim(3), pixels = y.dim(1) * y.dim(2);
+  const Wide map = loaded(op, 0, 1);
+  run_plain(op, "conv2d", op.attrs, {map.ref, op.in[2], op.in[3]}, y);
   double* to = y.as<double>();
-  for (int64_t m = 0; m < y.rows(); m++)
-    for (int64_t o = 0; o < out; o++) to[m * out + o] = (bias ? bias[o] : 0) + (sample ? sample[m / pixels * out + o] : 0);
-  joined_pixels(op.attrs, x, y, weight.dim(1), weight.dim(2), [&](int64_t at, int64_t tap, int64_t from) {
-    for (int64_t o = 0; o < out; o++) {
-      const double* row = w + (o * taps + tap) * (i1 + i2);
-      for (int64_t c = 0; c < i1; c++) to[at * out + o] += row[c] * first[from * i1 + c];
-      for (int64_t c = 0; c < i2; c++) to[at * out + o] += row[i1 + c] * second[from * i2 + c];
-    }
-  });
-  for (int64_t i = 0; i < y.numel(); i++) to[i] = activate(activation, to[i]) + (residual ? residual[i] : 0);
-  const int64_t groups = op.attrs.integer("statistics", 0), channels = groups ? out / groups : 0;
-  for (int64_t slab = 0; groups && slab < y.rows() / 128; slab++)
-    for (int64_t g = 0; g < groups; g++) {
-      double mean = 0, m2 = 0;
-      for (int64_t i = 0; i < 128 * channels; i++) mean += to[(slab * 128 + i / channels) * out + g * channels + i % channels] / double(128 * channels);
-      for (int64_t i = 0; i < 128 * channels; i++) m2 += std::pow(to[(slab * 128 + i / channels) * out + g * channels + i % channels] - mean, 2);
-      op.out[1].as<double>()[(slab * groups + g) * 2] = mean, op.out[1].as<double>()[(slab * groups + g) * 2 + 1] = m2;
-    }
+  const double *sample = values_of(op, 4), *residual = values_of(op, 5);
+  const int64_t out = y.dim(3), pixels = y.dim(1) * y.dim(2);
+  for (int64_t i = 0; i < y.numel(); i++)
+    to[i] = activate(activation, to[i] + (sample ? sample[i / out / pixels * out + i % out] : 0)) + (residual ? residual[i] : 0);
+  const int64_t groups = op.attrs.integer("statistics"), channels = groups ? out / groups : 0;
+  for (int64_t part = 0; part < y.rows() / 128 * groups; part++) {
+    const double* first = to + part / groups * 128 * out + part % groups * channels;
+    double mean = 0, m2 = 0;
+    for (int64_t i = 0; i < 128 * channels; i++) mean += first[i / channels * out + i % channels] / double(128 * channels);
+    for (int64_t i = 0; i < 128 * channels; i++) m2 += std::pow(first[i / channels * out + i % channels] - mean, 2);
+    op.out[1].as<double>()[part * 2] = mean, op.out[1].as<double>()[part * 2 + 1] = m2;
+  }
 }
 
-/// Inputs from `at` on: dy, x, x2?. Adds to what `total` holds.
-inline void add_conv2d_dw(const OpArgs& op, int at) {
-  const TensorRef &dy = op.in[at], &x = op.in[at + 1], &dw = op.out[0];
-  const double *g = values_of(op, at), *first = values_of(op, at + 1), *second = values_of(op, at + 2);
-  const int64_t i1 = x.dim(3), i2 = second ? op.in[at + 2].dim(3) : 0, taps = dw.dim(1) * dw.dim(2), out = dy.dim(3);
-  joined_pixels(op.attrs, x, dy, dw.dim(1), dw.dim(2), [&](int64_t pixel, int64_t tap, int64_t from) {
-    for (int64_t o = 0; o < out; o++) {
-      double* row = dw.as<double>() + (o * taps + tap) * (i1 + i2);
-      for (int64_t c = 0; c < i1; c++) row[c] += g[pixel * out + o] * first[from * i1 + c];
-      for (int64_t c = 0; c < i2; c++) row[i1 + c] += g[pixel * out + o] * second[from * i2 + c];
-    }
-  });
+inline void conv2d_dw_fused_reference(const OpArgs& op) { run_plain(op, "conv2d_dw", op.attrs, {op.in[0], loaded(op, 1, 2).ref}, op.out[0]); }
+inline void conv2d_dw_accumulate_reference(const OpArgs& op) {
+  Wide dw(shape_of(op.out[0]));
+  run_plain(op, "conv2d_dw", op.attrs, {op.in[1], loaded(op, 2, 3).ref}, dw.ref);
+  add_to(op.out[0], dw);
 }
-inline void conv2d_dw_fused_reference(const OpArgs& op) {
-  for (int64_t i = 0; i < op.out[0].numel(); i++) op.out[0].as<double>()[i] = 0;
-  add_conv2d_dw(op, 0);
-}
-inline void conv2d_dw_accumulate_reference(const OpArgs& op) { add_conv2d_dw(op, 1); }
 
 inline void need_reference(const char* op, KernelFn fn) {
   if (!find_kernel("cpu", op, "")) register_kernel({"cpu", op, "generic", fn});

@@ -102,7 +102,8 @@ DEVICE_CASES(hopper, {
   products(cases, 1000, 160, 128);
   products(cases, 128, 1000, 160);
   products(cases, 136, 1000, 128);
-  products(cases, 1500, 328, 72);  // more tiles than multiprocessors
+  products(cases, 200, 120, 1272);  // a weight's gradient in tiles of 128 x 320
+  products(cases, 1500, 328, 72);   // more tiles than multiprocessors
   activated(cases, "geglu", T, 300, 176, 136, true, true);
   activated(cases, "geglu", T, 1030, 320, 64, false, false);
   activated(cases, "quick_gelu", T, 70, 68, 72, true, true);
@@ -121,6 +122,7 @@ DEVICE_CASES(hopper, {
            Conv{"two maps, statistics", 2, 8, 16, 64, 32, 160, 16},
            Conv{"statistics of 4 channels", 3, 16, 16, 8, 0, 128, 32},
            Conv{"statistics, 256 rows", 4, 16, 16, 32, 0, 160, 4},
+           Conv{"statistics, several tiles a block", 9, 16, 16, 8, 0, 32, 4},
            Conv{"statistics, wide map", 1, 5, 128, 8, 0, 32, 4},
            Conv{"enlarged", 2, 5, 6, 24, 0, 16, 0, 2},
            Conv{"enlarged, many tiles", 2, 12, 16, 24, 0, 40, 0, 2},

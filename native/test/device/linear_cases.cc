@@ -1,6 +1,6 @@
 // linear and its gradients: odd and unit sizes take the element-wise tiles, multiples of eight the wide ones; few rows, many rows and a long k each take
-// another plan (see gemm_plan.cu). bf16 inputs with an f32 output are held to f32's rounding: products of bf16 are exact in f32, only the sums round.
-#include "device_case.h"
+// another plan (see gemm_plan.cu).
+#include "product_case.h"
 
 namespace attune {
 namespace test {
@@ -12,12 +12,6 @@ struct Size {
 };
 std::string text(const Size& s) { return std::to_string(s.rows) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k); }
 
-struct Types {
-  DType in, out;
-};
-const Types kTypes[] = {{DType::bf16, DType::bf16}, {DType::bf16, DType::f32}, {DType::f32, DType::f32}};
-std::string text(const Types& t) { return std::string(dtype_name(t.in)) + " to " + dtype_name(t.out) + " "; }
-
 void add(std::vector<DeviceCase>& cases, DeviceCase c, double depth, bool large = false) {
   c.depth = depth, c.large = large;
   cases.push_back(std::move(c));
@@ -26,15 +20,15 @@ void add(std::vector<DeviceCase>& cases, DeviceCase c, double depth, bool large 
 void add_all(std::vector<DeviceCase>& cases, const Types& t, const Size& s, bool large) {
   const std::string name = text(t) + text(s);
   const Operand x = tensor(t.in, {s.rows, s.k}), weight = tensor(t.in, {s.n, s.k}), dy = tensor(t.in, {s.rows, s.n});
-  add(cases, {name, "linear", {}, {x, weight, tensor(t.out, {s.n})}, {tensor(t.out, {s.rows, s.n})}}, double(s.k), large);
-  add(cases, {name, "linear_dx", {}, {dy, weight}, {tensor(t.out, {s.rows, s.k})}}, double(s.n), large);
-  add(cases, {name, "linear_dw", {}, {dy, x}, {tensor(t.out, {s.n, s.k})}}, double(s.rows), large);
+  add(cases, {name, "linear", {}, {x, weight, tensor(t.out, {s.n})}, {tensor(t.out, {s.rows, s.n})}}, sum_depth(t.in, double(s.k)), large);
+  add(cases, {name, "linear_dx", {}, {dy, weight}, {tensor(t.out, {s.rows, s.k})}}, sum_depth(t.in, double(s.n)), large);
+  add(cases, {name, "linear_dw", {}, {dy, x}, {tensor(t.out, {s.n, s.k})}}, sum_depth(t.in, double(s.rows)), large);
 }
 
 }  // namespace
 
 DEVICE_CASES(linear, {
-  for (const Types& t : kTypes) {
+  for (const Types& t : kProductTypes) {
     for (const Size& s : {Size{1, 1, 1}, Size{1, 8, 8}, Size{65, 63, 40}, Size{77, 131, 72}, Size{130, 40, 4}, Size{77, 4, 40}, Size{33, 44, 28},
                           Size{70, 66, 41}, Size{16, 72, 320}, Size{3, 200, 1024}, Size{130, 64, 32}})
       add_all(cases, t, s, false);

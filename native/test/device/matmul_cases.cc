@@ -1,5 +1,5 @@
 // matmul: both orders of both operands, batches, and sizes that do not divide into tiles or chunks.
-#include "device_case.h"
+#include "product_case.h"
 
 namespace attune {
 namespace test {
@@ -8,18 +8,18 @@ DEVICE_CASES(matmul, {
   struct Size {
     int64_t batch, m, n, k;
   };
-  for (const auto& [in, out] : {std::pair{DType::bf16, DType::bf16}, std::pair{DType::bf16, DType::f32}, std::pair{DType::f32, DType::f32}})
+  for (const Types& t : kProductTypes)
     for (const bool a : {false, true})
       for (const bool b : {false, true}) {
-        const std::string order = std::string(dtype_name(in)) + " to " + dtype_name(out) + (a ? " at" : " a") + (b ? " bt " : " b ");
+        const std::string order = text(t) + (a ? "at" : "a") + (b ? " bt " : " b ");
         const auto add = [&](const Size& s, bool large) {
-          DeviceCase c{
-              order + std::to_string(s.batch) + "x" + std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k),
-              "matmul",
-              attrs({{"transposeA", a}, {"transposeB", b}}),
-              {a ? tensor(in, {s.batch, s.k, s.m}) : tensor(in, {s.batch, s.m, s.k}), b ? tensor(in, {s.batch, s.n, s.k}) : tensor(in, {s.batch, s.k, s.n})},
-              {tensor(out, {s.batch, s.m, s.n})}};
-          c.depth = double(s.k), c.large = large;
+          DeviceCase c{order + std::to_string(s.batch) + "x" + std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k),
+                       "matmul",
+                       attrs({{"transposeA", a}, {"transposeB", b}}),
+                       {a ? tensor(t.in, {s.batch, s.k, s.m}) : tensor(t.in, {s.batch, s.m, s.k}),
+                        b ? tensor(t.in, {s.batch, s.n, s.k}) : tensor(t.in, {s.batch, s.k, s.n})},
+                       {tensor(t.out, {s.batch, s.m, s.n})}};
+          c.depth = sum_depth(t.in, double(s.k)), c.large = large;
           cases.push_back(c);
         };
         for (const Size& s : {Size{1, 1, 1, 1}, Size{3, 17, 9, 5}, Size{2, 72, 40, 88}, Size{5, 64, 65, 63}, Size{2, 36, 76, 44}, Size{2, 16, 136, 512}})

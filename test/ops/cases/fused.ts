@@ -2,6 +2,7 @@
 
 import { conv2dFused, groupNormFromPartials, linearFused } from "../../../lib/graph/ops/fused.js";
 import { conv2dDwAccumulate, conv2dDwFused, linearDwAccumulate } from "../../../lib/graph/ops/fused-gradients.js";
+import { addLeading } from "../../../lib/graph/ops/leading.js";
 import { get, map, type Nd, nd, total } from "../../support/nd.js";
 import type { OpCase } from "../case.js";
 import { convolved } from "./conv.js";
@@ -188,4 +189,17 @@ const convDwCases = ([1, 2] as const).flatMap(upsample =>
   }),
 );
 
-export const fusedCases: readonly OpCase[] = [...linearCases, ...convCases, linearDwCase, ...convDwCases];
+const leadingCases = [
+  { x: [5, 3], z: [2, 3] },
+  { x: [4, 2, 3], z: [1, 2, 3] },
+  { x: [3, 7], z: [3, 7] },
+].map(
+  ({ x, z }): OpCase => ({
+    name: `add_leading [${z}] to [${x}]`,
+    inputs: [{ shape: x }, { shape: z }],
+    build: ([a, b]) => [addLeading(a!, b!)],
+    reference: ([a, b]) => [nd(x, (...i) => get(a!, ...i) + (i[0]! < z[0]! ? get(b!, ...i) : 0))],
+  }),
+);
+
+export const fusedCases: readonly OpCase[] = [...linearCases, ...convCases, linearDwCase, ...convDwCases, ...leadingCases];

@@ -152,6 +152,12 @@ const others: readonly OpCase[] = [
     reference: ([x]) => [{ shape: [4, 15], data: x!.data.map(v => -v) }],
   },
   {
+    name: "reshape of rows",
+    inputs: [{ shape: [3, 2, 5] }],
+    build: ([x]) => [neg(reshape(x!, [3, 10]))],
+    reference: ([x]) => [{ shape: [3, 10], data: x!.data.map(v => -v) }],
+  },
+  {
     name: "split and swap",
     inputs: [{ shape: [3, 10] }],
     build: ([x]) => {
