@@ -5,6 +5,7 @@ import { isPersistent } from "./alias.js";
 import { hoistEffects } from "./effects.js";
 import { fuseTapes } from "./fuse.js";
 import { fuseEpilogues } from "./fuse-epilogues.js";
+import { fusePreference } from "./fuse-preference.js";
 import { opTable } from "./op.js";
 import { rebuild } from "./rebuild.js";
 import { byteSize, type Graph, inGraph, type Node, sameShape, type Tensor } from "./tensor.js";
@@ -16,7 +17,7 @@ const none: ReadonlySet<string> = new Set();
 /** All passes. `fuse: false` keeps one instruction per elementwise op; `kernels` names the fused ops that may be used (op.ts). */
 export function optimize(graph: Graph, { fuse = true, kernels = none }: { readonly fuse?: boolean; readonly kernels?: ReadonlySet<string> } = {}): Graph {
   const lean = removeDead(mergeCommon(dropIdentities(removeDead(decomposeFused(graph, kernels)))));
-  const joined = removeDead(fuseEpilogues(lean, kernels));
+  const joined = removeDead(fusePreference(fuseEpilogues(lean, kernels), kernels));
   return hoistEffects(fuse ? removeDead(fuseTapes(joined)) : joined); // numbers that went into tapes are dead
 }
 

@@ -37,7 +37,7 @@ const pairSumsOp = defineOp({
   },
   batchwise: () => [0, 1, 2],
   vjp({ attrs, inputs: [prediction, target, reference], grads: [dE, dD, dP, dC] }) {
-    const dprediction = pairSumsVjpOp(attrs, dE, dD, dP, dC, prediction, target, reference)[0];
+    const dprediction = pairSumsVjp(attrs, dE, dD, dP, dC, prediction, target, reference)[0];
     const minus = (x: Tensor): Tensor => sub(prediction, cast(x, prediction.dtype));
     const d = minus(target);
     const at = (grad: Tensor, x: Tensor, factor: number): Tensor => weighted(attrs, grad, x, factor);
@@ -57,7 +57,7 @@ const pairSumsOp = defineOp({
 });
 
 /** dprediction = (2 dE d + 2 dD d + 2 dP p + dC (d + p)) / N: in dD the terms in p cancel. */
-const pairSumsVjpOp = defineOp({
+export const pairSumsVjp = defineOp({
   name: "pair_sums_vjp",
   infer: (_: Segments, _dE: Tensor, _dD: Tensor, _dP: Tensor, _dC: Tensor, prediction: Tensor, _target: Tensor, _reference?: Tensor) => [prediction],
 });
