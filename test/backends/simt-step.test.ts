@@ -28,7 +28,7 @@ async function outcome(backend: "cpu" | "simt", options: StepOptions, as: (graph
   const session = Session.open({ backend });
   try {
     const step = tinyStep(options);
-    await drawWeights(session, step, as);
+    await drawWeights(session, step, { as });
     const { target } = session;
     const compile = (name: string, graph: Graph) => session.compile(compileGraph(as(graph), { name, arenas: step.arenas, target }));
     const micro = compile("micro", step.micro);
@@ -74,6 +74,28 @@ suite("a step on simt", () => {
       expect(actual.moved).toBeLessThanOrEqual(3 * allowed.moved);
       expect(actual.loss).toBeLessThanOrEqual(10 * allowed.loss + 1e-7); // one number, which may be right by chance
       expect(actual.gradients).toBeGreaterThan(0); // another order of sums
+    },
+    600_000,
+  );
+});
+
+suite("at the start, on simt", () => {
+  test.each<[string, StepOptions]>([
+    ["a reference of its own", { dtype: "bf16" }],
+    ["policy and reference in one batch", { dtype: "bf16", lora: { rank: 2 } }],
+  ])(
+    "the kernels give a policy and its reference the same bits: %s",
+    async (_, options) => {
+      const session = Session.open({ backend: "simt" });
+      try {
+        const step = tinyStep({ ...options, pairs: 1 });
+        await drawWeights(session, step);
+        const micro = session.compile(compileGraph(step.micro, { name: "micro", arenas: step.arenas, target: session.target }));
+        const { loss, winnerDrift } = await session.run(micro, { inputs: step.inputs, scalars: scalarsAt(1) });
+        expect([loss!.data[0], winnerDrift!.data[0]]).toEqual([Math.LN2, 0]);
+      } finally {
+        await session.close();
+      }
     },
     600_000,
   );
