@@ -78,14 +78,25 @@ function residentBlocks(arch, registers, { threads, shared }) {
 }
 
 const names = [...kernels.keys()];
-const demangled = execFileSync("c++filt", { input: names.join("\n"), encoding: "utf8" }).trim().split("\n");
-const short = new Map(names.map((name, i) => [name, demangled[i].replace(/^void /, "").replace(/attune::cuda::/g, "").replace(/\(.*$/s, "")]));
+const demangled = execFileSync("c++filt", { input: names.join("\n"), encoding: "utf8" })
+  .trim()
+  .split("\n");
+const short = new Map(
+  names.map((name, i) => [
+    name,
+    demangled[i]
+      .replace(/^void /, "")
+      .replace(/attune::cuda::/g, "")
+      .replace(/\(.*$/s, ""),
+  ]),
+);
 
 const problems = [];
 const rows = [...kernels.values()]
   .sort((a, b) => a.file.localeCompare(b.file) || short.get(a.name).localeCompare(short.get(b.name)))
   .map(k => {
-    for (const [arch, { stack, spilled }] of Object.entries(k.archs)) if (stack > 0 || spilled > 0) problems.push(`${short.get(k.name)} (${arch}): ${stack} bytes of stack, ${spilled} spilled`);
+    for (const [arch, { stack, spilled }] of Object.entries(k.archs))
+      if (stack > 0 || spilled > 0) problems.push(`${short.get(k.name)} (${arch}): ${stack} bytes of stack, ${spilled} spilled`);
     const launch = launches.get(k.name);
     const cell = arch => {
       const one = k.archs[arch];
@@ -111,7 +122,13 @@ const target = path.join(root, "native", "cuda", "KERNELS.md");
 const before = fs.existsSync(target) ? fs.readFileSync(target, "utf8") : "";
 fs.writeFileSync(target, text);
 const seconds = files.reduce((sum, f) => sum + f.seconds, 0);
-console.log(`${kernels.size} kernels in ${files.length} files, ${seconds.toFixed(0)} s of compiling; slowest: ${files.sort((a, b) => b.seconds - a.seconds).slice(0, 3).map(f => `${f.file} ${f.seconds.toFixed(0)} s`).join(", ")}`);
+console.log(
+  `${kernels.size} kernels in ${files.length} files, ${seconds.toFixed(0)} s of compiling; slowest: ${files
+    .sort((a, b) => b.seconds - a.seconds)
+    .slice(0, 3)
+    .map(f => `${f.file} ${f.seconds.toFixed(0)} s`)
+    .join(", ")}`,
+);
 for (const p of problems) console.error(`spill: ${p}`);
 if (check && before !== text) console.error("native/cuda/KERNELS.md was not up to date: commit the new one");
 process.exit(problems.length > 0 || (check && before !== text) ? 1 : 0);

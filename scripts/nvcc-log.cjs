@@ -16,8 +16,10 @@ for (const line of `${stdout ?? ""}${stderr ?? ""}`.split("\n")) {
   const entry = /Compiling entry function '([^']+)' for '(sm_\w+)'/.exec(line);
   const spill = /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads/.exec(line);
   const used = /Used (\d+) registers/.exec(line);
-  if (entry) kernels.push((current = { name: entry[1], arch: entry[2], registers: 0, stack: 0, spilled: 0 }));
-  else if (spill && current) Object.assign(current, { stack: Number(spill[1]), spilled: Number(spill[2]) + Number(spill[3]) });
+  if (entry) {
+    current = { name: entry[1], arch: entry[2], registers: 0, stack: 0, spilled: 0 };
+    kernels.push(current);
+  } else if (spill && current) Object.assign(current, { stack: Number(spill[1]), spilled: Number(spill[2]) + Number(spill[3]) });
   else if (used && current) current.registers = Number(used[1]);
   else if (line.trim() !== "" && !/^ptxas info/.test(line)) rest.push(line);
 }

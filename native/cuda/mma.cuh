@@ -1,8 +1,9 @@
 // Tensor-core instructions of sm_80 and later, each once as PTX and once as its twin for the host machines: ldmatrix, and mma.sync for a whole warp tile.
 //
-// Fragments, with lane = 4 g + t (PTX ISA, "Matrix Fragments for mma.m16n8k16"): of A, registers 0..3 hold rows g, g + 8, g, g + 8 and columns 2t, 2t + 1 (+ 8 in
-// registers 2 and 3); of B, registers 0, 1 hold column g and rows 2t, 2t + 1 (+ 8); of the result, floats 0, 1 are row g, columns 2t, 2t + 1, floats 2, 3 row g + 8.
-// Depth 8 has the first half of A's and B's registers. ldmatrix loads just these from A stored [m][k] and B stored [n][k], and with .trans from [k][m], [k][n].
+// Fragments, with lane = 4 g + t (PTX ISA, "Matrix Fragments for mma.m16n8k16"): of A, registers 0..3 hold rows g, g + 8, g, g + 8 and columns 2t, 2t + 1 (+ 8
+// in registers 2 and 3); of B, registers 0, 1 hold column g and rows 2t, 2t + 1 (+ 8); of the result, floats 0, 1 are row g, columns 2t, 2t + 1, floats 2, 3
+// row g + 8. Depth 8 has the first half of A's and B's registers. ldmatrix loads just these from A stored [m][k] and B stored [n][k], and with .trans from
+// [k][m], [k][n].
 #pragma once
 #include "async_copy.cuh"
 
@@ -41,14 +42,20 @@ ATTUNE_DEVICE void ldmatrix_x2_trans(uint32_t (&r)[2], const void* p ATTUNE_HERE
 }
 ATTUNE_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* p ATTUNE_HERE) {
 #ifdef __CUDACC__
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(p)) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(p))
+               : "memory");
 #else
   simt::load_matrices(r, p, 4, false ATTUNE_HERE_ARGS);
 #endif
 }
 ATTUNE_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* p ATTUNE_HERE) {
 #ifdef __CUDACC__
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(p)) : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(p))
+               : "memory");
 #else
   simt::load_matrices(r, p, 4, true ATTUNE_HERE_ARGS);
 #endif

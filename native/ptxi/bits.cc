@@ -95,6 +95,7 @@ template <typename Op>
 bool build_logic(Build& b) {
   operands(b, b.type(), 2);
   b.out.run = b.type() == Type::pred ? masks<Op> : by_width2<Op>(b.type());
+  if (b.type() == Type::pred && !std::is_same<Op, Xor>::value) b.out.unset = std::is_same<Op, And>::value ? Unset::conjunction : Unset::disjunction;
   return b.type() == Type::pred || is_bits(b.type());
 }
 bool build_not(Build& b) {

@@ -69,13 +69,15 @@ const std::map<std::string_view, Special>& specials() {
   return table;
 }
 
-const Families& families() {
-  static const Families table = [] {
-    Families f;
-    for (const auto add : {add_integers, add_bits, add_approximations, add_floats, add_halves, add_comparisons, add_conversions, add_moves, add_memory,
-                           add_atomics, add_control, add_warp, add_matrix, add_copies, add_hopper, add_wgmma})
-      add(f);
-    return f;
+struct Opcodes {
+  Families pure, acting;  // pure: they compute from registers into registers
+};
+const Opcodes& opcodes() {
+  static const Opcodes table = [] {
+    Opcodes o;
+    for (const auto add : {add_integers, add_bits, add_approximations, add_floats, add_halves, add_comparisons, add_conversions, add_moves}) add(o.pure);
+    for (const auto add : {add_memory, add_atomics, add_control, add_warp, add_matrix, add_copies, add_hopper, add_wgmma}) add(o.acting);
+    return o;
   }();
   return table;
 }
@@ -335,8 +337,13 @@ void Body::statement(const Statement& s, Scope& scope, bool inside_call) {
     scope.jumps.push_back({at, kEnd, false});
   } else {
     bool known = false, built = false;
-    const auto range = families().equal_range(op);
-    for (auto at = range.first; at != range.second && !built; ++at) known = true, built = at->second(build);
+    const auto build_from = [&](const Families& families) {
+      const auto range = families.equal_range(op);
+      for (auto f = range.first; f != range.second && !built; ++f) known = true, built = f->second(build);
+    };
+    build_from(opcodes().pure);
+    if (built && out.unset == Unset::error) out.unset = Unset::spreads;
+    if (!built) build_from(opcodes().acting);
     if (!built) throw error(s, known ? "ptxi does not know " + std::string(op) + " of these types" : "ptxi does not know the opcode " + std::string(op));
   }
   build.finish();

@@ -143,6 +143,7 @@ bool build_selp(Build& b) {
   operands(b, t, 2);
   b.read(3, 3, Type::pred);
   b.out.detail[0] = b.term(3).negated;
+  b.out.unset = Unset::chosen;
   b.out.run = t == Type::pred ? select_predicate : bytes_of(t) == 2 ? select<uint16_t> : bytes_of(t) == 4 ? select<uint32_t> : select<uint64_t>;
   return true;
 }

@@ -21,7 +21,7 @@ Machine::Machine(const Module& module, const Entry& entry, const Start& start, c
     Warp& warp = warps[w];
     warp.index = int(w);
     warp.file.resize(entry.file_bytes);
-    warp.set.assign(entry.registers, 0);
+    warp.set.assign(entry.registers, 0), warp.spoiled.assign(entry.registers, nullptr);
     warp.local.resize(size_t(entry.local_bytes) * 32);
     if (entry.wgmma) warp.written.assign(entry.registers, 0);
     fill_presets(warp, true);
@@ -184,6 +184,33 @@ bool Machine::gather(const Instruction& i, Mask active, Mask& m, uint32_t pc) {
   return true;
 }
 
+/// An instruction of which some lanes' sources have not been written.
+void Machine::run_partly(const Instruction& i, Mask m) {
+  Warp& w = *warp;
+  const uint32_t* const uses = entry.uses.data();
+  uint32_t first = i.reads;
+  while (!(m & ~w.set[uses[first]])) first++;
+  if (i.unset == Unset::error) unset(i, m & ~w.set[uses[first]], uses[first]);
+  Mask known = m;
+  if (i.unset == Unset::spreads)
+    for (uint32_t u = i.reads; u < i.writes; u++) known &= w.set[uses[u]];
+  else {
+    const Mask a = w.set[uses[i.reads]], b = w.set[uses[i.reads + 1]];
+    if (i.unset == Unset::chosen) {
+      const Mask p = i.detail[0] ? ~predicate(i.operand[3]) : predicate(i.operand[3]);
+      known &= w.set[uses[i.reads + 2]] & ((p & a) | (~p & b));
+    } else {
+      const Mask flip = i.unset == Unset::conjunction ? kAllLanes : 0, va = predicate(i.operand[1]) ^ flip, vb = predicate(i.operand[2]) ^ flip;
+      known &= (a & b) | (a & va) | (b & vb);
+    }
+  }
+  i.run(*this, i, i.unset == Unset::spreads ? known : m);
+  for (uint32_t u = i.writes; u < i.uses_end; u++) {
+    w.set[uses[u]] = (w.set[uses[u]] & ~m) | known;
+    w.spoiled[uses[u]] = w.spoiled[uses[first]] ? w.spoiled[uses[first]] : &i;
+  }
+}
+
 void Machine::run_warp(Warp& w, uint64_t budget) {
   warp = &w, file = w.file.data();
   const Instruction* const code = entry.code.data();
@@ -218,17 +245,12 @@ void Machine::run_warp(Warp& w, uint64_t budget) {
       }
       if (m != before) together = false;
     }
-    if (!i.spreads) {
-      for (uint32_t u = i.reads; u < i.writes; u++)
-        if (m & ~set[uses[u]]) unset(i, m & ~set[uses[u]], uses[u]);
+    Mask known = m;
+    for (uint32_t u = i.reads; u < i.writes; u++) known &= set[uses[u]];
+    if (known == m) {
       if (m && i.run) i.run(*this, i, m);
       for (uint32_t u = i.writes; u < i.uses_end; u++) set[uses[u]] |= m;
-    } else if (m) {
-      Mask known = m;
-      for (uint32_t u = i.reads; u < i.writes; u++) known &= set[uses[u]];
-      i.run(*this, i, m);
-      for (uint32_t u = i.writes; u < i.uses_end; u++) set[uses[u]] = (set[uses[u]] & ~m) | known;
-    }
+    } else run_partly(i, m);
     if (entry.wgmma) {
       w.count++;
       for (uint32_t u = i.writes; u < i.uses_end; u++) w.written[uses[u]] = w.count;

@@ -39,7 +39,10 @@ void Machine::unset(const Instruction& i, Mask lanes, uint32_t index) {
     for (const Item& a : p.accumulators)
       if (a.index == index)
         fail(i, first_lane(lanes), "reads an accumulator of the wgmma of line " + std::to_string(p.by->line) + ", which has not been waited for");
-  fail(i, first_lane(lanes), "reads a register that has not been written");
+  const Instruction* by = warp->spoiled[index];
+  fail(i, first_lane(lanes),
+       by ? "depends on a register that has not been written, through line " + std::to_string(by->line) + " (`" + entry.text_of(*by) + "`)"
+          : "reads a register that has not been written");
 }
 
 void Machine::diverged(Warp& w) {

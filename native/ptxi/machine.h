@@ -69,7 +69,8 @@ struct Warp {
   Mask live = 0, parked = 0;  // parked: at a collective, until the other lanes come
   uint32_t pc[32] = {};
   Bytes file;
-  std::vector<Mask> set;  // of each register: lanes that have been written
+  std::vector<Mask> set;                    // of each register: lanes that have been written
+  std::vector<const Instruction*> spoiled;  // by which its lanes became unset again
   std::vector<unsigned char> local;
   std::vector<Copy> copies;
   uint32_t open_group[32] = {};  // the group that a lane's next cp.async joins
@@ -157,6 +158,7 @@ class Machine {
   void run_warp(Warp& w, uint64_t budget);
   Mask next_group(Warp& w, uint32_t& pc);
   bool gather(const Instruction& i, Mask active, Mask& m, uint32_t pc);
+  void run_partly(const Instruction& i, Mask m);
   [[noreturn]] void unset(const Instruction& i, Mask lanes, uint32_t index);
   [[noreturn]] void deadlock();
   [[noreturn]] void diverged(Warp& w);

@@ -1,4 +1,4 @@
-// mov, cvta and isspacep. A move is a copy of bits: what has not been written may be moved, as compilers do, and stays unwritten.
+// mov, cvta and isspacep.
 #include "memory.h"
 
 namespace attune {
@@ -37,7 +37,6 @@ void split(Machine& x, const Instruction& i, Mask m) {
 
 bool build_mov(Build& b) {
   const Type t = b.type();
-  b.out.spreads = true;
   const bool joins = b.term(1).kind == Term::vector, splits = b.term(0).kind == Term::vector;
   if (!joins && !splits) {
     operands(b, t, 1);

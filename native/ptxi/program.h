@@ -30,6 +30,16 @@ enum class Flow : uint8_t {
   poll,      // runs, then other warps get a turn if it was in vain
 };
 
+/// What becomes of registers that have not been written. Compilers compute with them and throw the result away (a branch turned into a selection), so that is
+/// no error until something comes of it: an address, a value stored, a branch, an exchange between lanes.
+enum class Unset : uint8_t {
+  error,
+  spreads,      // lanes in which a source is unset leave the target unset
+  chosen,       // selp: only the source that is chosen counts; reads are a, b, predicate
+  conjunction,  // and.pred: false and whatever is false
+  disjunction,  // or.pred
+};
+
 struct Instruction {
   Handler run = nullptr;
   uint32_t operand[8] = {};  // places in the register file, or first indices into Entry::lists; the handler knows which
@@ -42,8 +52,8 @@ struct Instruction {
   Flow flow = Flow::next;
   Space space = Space::generic;
   bool guard_not = false, label = false;  // label: lanes that ran apart may meet here
-  bool spreads = false;                   // a copy: an unset source leaves its target unset, and is no error
-  bool all_lanes = false;                 // together: speaks for every live lane (.aligned), not for a mask in operand[7]
+  Unset unset = Unset::error;
+  bool all_lanes = false;  // together: speaks for every live lane (.aligned), not for a mask in operand[7]
   uint32_t line = 0, text = 0, text_end = 0;
 };
 

@@ -11,24 +11,26 @@ T update(T* p, const char* file, int line, F next) {
   check_atomic(p, sizeof(T), file, line);
   T old, to;
   __atomic_load(p, &old, __ATOMIC_RELAXED);
-  do {
-    to = next(old);
-  } while (!__atomic_compare_exchange(p, &old, &to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+  do { to = next(old); } while (!__atomic_compare_exchange(p, &old, &to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
   return old;
 }
 }  // namespace simt
 }  // namespace attune
 
-#define ATTUNE_SIMT_ATOMIC(name, T, expression) \
-  inline T name(T* p, T v, ATTUNE_SIMT_HERE) { return attune::simt::update(p, file, line, [&](T old) -> T { return expression; }); }
-#define ATTUNE_SIMT_ATOMICS(T)                         \
-  ATTUNE_SIMT_ATOMIC(atomicMin, T, old < v ? old : v)  \
-  ATTUNE_SIMT_ATOMIC(atomicMax, T, old > v ? old : v)  \
-  ATTUNE_SIMT_ATOMIC(atomicExch, T, ((void)old, v))    \
-  ATTUNE_SIMT_ATOMIC(atomicAnd, T, old & v)            \
-  ATTUNE_SIMT_ATOMIC(atomicOr, T, old | v)             \
-  ATTUNE_SIMT_ATOMIC(atomicXor, T, old ^ v)            \
-  inline T atomicCAS(T* p, T expected, T v, ATTUNE_SIMT_HERE) { return attune::simt::update(p, file, line, [&](T old) { return old == expected ? v : old; }); }
+#define ATTUNE_SIMT_ATOMIC(name, T, expression)                                         \
+  inline T name(T* p, T v, ATTUNE_SIMT_HERE) {                                          \
+    return attune::simt::update(p, file, line, [&](T old) -> T { return expression; }); \
+  }
+#define ATTUNE_SIMT_ATOMICS(T)                                                                    \
+  ATTUNE_SIMT_ATOMIC(atomicMin, T, old < v ? old : v)                                             \
+  ATTUNE_SIMT_ATOMIC(atomicMax, T, old > v ? old : v)                                             \
+  ATTUNE_SIMT_ATOMIC(atomicExch, T, ((void)old, v))                                               \
+  ATTUNE_SIMT_ATOMIC(atomicAnd, T, old& v)                                                        \
+  ATTUNE_SIMT_ATOMIC(atomicOr, T, old | v)                                                        \
+  ATTUNE_SIMT_ATOMIC(atomicXor, T, old ^ v)                                                       \
+  inline T atomicCAS(T* p, T expected, T v, ATTUNE_SIMT_HERE) {                                   \
+    return attune::simt::update(p, file, line, [&](T old) { return old == expected ? v : old; }); \
+  }
 ATTUNE_SIMT_ATOMICS(int)
 ATTUNE_SIMT_ATOMICS(unsigned)
 ATTUNE_SIMT_ATOMICS(unsigned long long)

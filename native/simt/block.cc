@@ -1,5 +1,5 @@
-// The scheduler: who runs next, __syncthreads, the beginning and the end of a block. A thread that must wait hands over to the next runnable one directly; when the
-// last one has ended, control returns to the host's own stack.
+// The scheduler: who runs next, __syncthreads, the beginning and the end of a block. A thread that must wait hands over to the next runnable one directly; when
+// the last one has ended, control returns to the host's own stack.
 #include "block.h"
 
 #include <sys/mman.h>
@@ -106,7 +106,6 @@ void Block::end() {
   else if (!mbarriers.copies.empty()) report("bulk copy", "%zu in flight when the block ended", mbarriers.copies.size());
   const Quiet quiet;
   for (unsigned i = 0; i < threads; i++) dispose(lanes[i].fiber);
-  acquired(this);
   if (opt.profile) profile.end_block();
 #if ATTUNE_SIMT_ASAN
   __asan_unpoison_memory_region(arena, kArena);
@@ -130,7 +129,9 @@ void Block::exit_thread() {
   Lane& self = this->self();
   Warp& w = warp();
   const uint32_t bit = 1u << self.lane;
-  if (self.copies.in_flight()) report("cp.async", "a thread ends with copies that it has not waited for, the first issued at %s", to_string(self.copies.copies[self.copies.first].place).c_str());
+  if (self.copies.in_flight())
+    report("cp.async", "a thread ends with copies that it has not waited for, the first issued at %s",
+           to_string(self.copies.copies[self.copies.first].place).c_str());
   w.alive &= ~bit, w.runnable &= ~bit;
   if (!w.runnable) ready &= ~(1u << self.warp);
   self.done = true;
@@ -145,7 +146,7 @@ void Block::exit_thread() {
     self.at = other.at;
     fail("collective", "lane %u has ended while lane %u waits here for mask %08x", unsigned(self.lane), unsigned(other.lane), other.mask);
   }
-  released(this);
+  released(launch->reports);  // the host hears of it when the launch ends, not before: blocks are unordered
   Lane* next = alive ? pick() : nullptr;
   if (alive && !next) deadlock();
   switches++;
@@ -156,6 +157,7 @@ void Block::exit_thread() {
 
 void Block::abandon() {
   abandoned = true;
+  Quiet::leave_all();
   switch_fiber(cur ? self().fiber : host, host, true);
   __builtin_unreachable();
 }
@@ -224,8 +226,8 @@ void Block::deadlock() {
     unsigned end = i + 1;
     while (end < threads && lanes[end].done == first.done && lanes[end].waiting == first.waiting && lanes[end].at == first.at) end++;
     if (!first.done && ++groups <= 12)
-      text += (end == i + 1 ? "; thread " + std::to_string(i) : "; threads " + std::to_string(i) + ".." + std::to_string(end - 1)) + " in " + names[int(first.waiting)] + " at " +
-              to_string(first.at);
+      text += (end == i + 1 ? "; thread " + std::to_string(i) : "; threads " + std::to_string(i) + ".." + std::to_string(end - 1)) + " in " +
+              names[int(first.waiting)] + " at " + to_string(first.at);
     if (!first.done && !place.file) place = first.at;
     i = end;
   }

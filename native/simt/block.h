@@ -29,11 +29,11 @@ struct Lane : Thread {
   Place at{};  // of its last call that could wait
   Waiting waiting = Waiting::nothing;
   bool done = false;
-  uint32_t mask = 0;         // of the collective that it waits in
+  uint32_t mask = 0;  // of the collective that it waits in
   LeaderFn leader = nullptr;
-  int barrier = 0;           // named barrier or mbarrier that it waits for
-  uint32_t fenced = 0;       // epoch of its last __threadfence
-  uint32_t commits = 0;      // groups of asynchronous operand reads
+  int barrier = 0;       // named barrier or mbarrier that it waits for
+  uint32_t fenced = 0;   // epoch of its last __threadfence
+  uint32_t commits = 0;  // groups of asynchronous operand reads
   CopyQueue copies;
 };
 

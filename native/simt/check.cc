@@ -35,8 +35,10 @@ void check_shared_memory(Block& block, const void* p, size_t bytes, const Access
   const int64_t offset = static_cast<const unsigned char*>(p) - block.view.shared, limit = int64_t(block.view.shared_bytes);
   if (offset < 0 || offset + int64_t(bytes) > limit) {
     block.self().at = access.place;
-    const std::string where = offset < 0 ? std::to_string(-offset) + " bytes before" : std::to_string(offset + int64_t(bytes) - limit) + " bytes past the end of";
-    fail("out of bounds", "%s of %zu bytes %s %lld bytes of shared memory", access.writes ? "write" : "read", bytes, where.c_str(), static_cast<long long>(limit));
+    const std::string where =
+        offset < 0 ? std::to_string(-offset) + " bytes before" : std::to_string(offset + int64_t(bytes) - limit) + " bytes past the end of";
+    fail("out of bounds", "%s of %zu bytes %s %lld bytes of shared memory", access.writes ? "write" : "read", bytes, where.c_str(),
+         static_cast<long long>(limit));
   }
   block.shadow.check(block, size_t(offset), bytes, access);
 }

@@ -1,5 +1,6 @@
-// The simt machine as a device object. Commands of the stream take effect at once; what a caller may not rely on before synchronize() is kept from it: a download's
-// bytes arrive there, and memory that an upload still reads must not have changed until then. Captured commands run only when their graph is launched.
+// The simt machine as a device object. Commands of the stream take effect at once; what a caller may not rely on before synchronize() is kept from it: a
+// download's bytes arrive there, and memory that an upload still reads must not have changed until then. Captured commands run only when their graph is
+// launched.
 //
 // One command at a time in the process: allocations and what the checks know of them are shared by all devices.
 #include <chrono>
@@ -116,7 +117,8 @@ class Stream : public cuda::Launcher {
     const std::vector<Upload> uploads = std::move(uploads_);
     uploads_.clear();
     for (const Upload& u : uploads)
-      if (hash(u.from, u.bytes) != u.hash) throw Error("ERR_DEVICE", "simt: host memory changed between upload() and synchronize(): " + std::to_string(u.bytes) + " bytes");
+      if (hash(u.from, u.bytes) != u.hash)
+        throw Error("ERR_DEVICE", "simt: host memory changed between upload() and synchronize(): " + std::to_string(u.bytes) + " bytes");
   }
 
  private:
@@ -157,7 +159,7 @@ class SimtDevice : public Device {
     if (profile_) std::fputs(profile_text().c_str(), stderr);
   }
   const DeviceCaps& caps() const override { return caps_; }
-  int64_t free_bytes() override { return caps_.bytes; }
+  int64_t free_bytes() override { return caps_.bytes - used_; }
 
   void* allocate(int64_t bytes) override {
     const std::lock_guard<std::recursive_mutex> lock(machine);
@@ -185,10 +187,18 @@ class SimtDevice : public Device {
   void* pin(int64_t bytes) override { return std::malloc(size_t(bytes)); }
   void unpin(void* memory) override { std::free(memory); }
 
-  void upload(void* to, const void* from, int64_t bytes) override { locked([&] { stream_.upload(to, from, bytes); }); }
-  void download(void* to, const void* from, int64_t bytes) override { locked([&] { stream_.download(to, from, bytes); }); }
-  void copy(void* to, const void* from, int64_t bytes) override { locked([&] { stream_.copy(to, from, bytes); }); }
-  void clear(void* memory, int64_t bytes) override { locked([&] { stream_.clear(memory, bytes); }); }
+  void upload(void* to, const void* from, int64_t bytes) override {
+    locked([&] { stream_.upload(to, from, bytes); });
+  }
+  void download(void* to, const void* from, int64_t bytes) override {
+    locked([&] { stream_.download(to, from, bytes); });
+  }
+  void copy(void* to, const void* from, int64_t bytes) override {
+    locked([&] { stream_.copy(to, from, bytes); });
+  }
+  void clear(void* memory, int64_t bytes) override {
+    locked([&] { stream_.clear(memory, bytes); });
+  }
   void synchronize() override {
     locked([&] {
       not_while_recording("synchronize");
@@ -213,7 +223,8 @@ class SimtDevice : public Device {
         set_scratch(scratch, bytes);
       });
     const auto call = [&] {
-      fn(cuda::OpArgs{c.attrs, c.in, c.n_in, c.out, c.n_out, c.scalars, c.fault, c.instruction, stream_, static_cast<char*>(c.workspace), c.workspace_bytes, c.dry, &used});
+      fn(cuda::OpArgs{c.attrs, c.in, c.n_in, c.out, c.n_out, c.scalars, c.fault, c.instruction, stream_, static_cast<char*>(c.workspace), c.workspace_bytes,
+                      c.dry, &used});
     };
     try {
       call();

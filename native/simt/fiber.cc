@@ -171,10 +171,11 @@ void Stacks::prepare(int count) {
 #if ATTUNE_SIMT_TSAN
   const Quiet quiet;  // so that the new mapping is nobody's write
   map(memory_, size_t(count) * (kStackBytes + kGuardBytes), MAP_FIXED);
-  guarded_ = 0;
+  guarded_ = count;  // guards that would have to be made anew for every block
 #endif
   for (; guarded_ < count; guarded_++)
-    if (mprotect(memory_ + size_t(guarded_) * (kStackBytes + kGuardBytes), kGuardBytes, PROT_NONE) != 0) throw Error("ERR_DEVICE", "simt: a stack cannot be guarded");
+    if (mprotect(memory_ + size_t(guarded_) * (kStackBytes + kGuardBytes), kGuardBytes, PROT_NONE) != 0)
+      throw Error("ERR_DEVICE", "simt: a stack cannot be guarded");
 }
 
 void Stacks::give(Fiber& fiber, int index) const {

@@ -45,7 +45,8 @@ void adopt(Fiber& host);
 /// After the last switch from it, by another fiber.
 void dispose(Fiber& fiber);
 
-/// Stacks of one operating system thread, each above a page that faults: an overflow is a crash at once, not another fiber's nonsense.
+/// Stacks of one operating system thread, each above a page that faults: an overflow is a crash at once, not another fiber's nonsense (but under
+/// ThreadSanitizer).
 class Stacks {
  public:
   ~Stacks();

@@ -16,13 +16,15 @@ namespace simt {
 namespace {
 
 constexpr size_t kAlignment = 256;
+constexpr size_t kGap = ATTUNE_SIMT_ASAN ? 0 : 4096;  // behind every allocation: a little past one is not in the next. ASan has its own, from the last byte on
+constexpr uintptr_t kNear = 4096;
 constexpr size_t kQuarantine = size_t(64) << 20;  // bytes of released memory that stay
 
 std::map<uintptr_t, Allocation> allocations;
 std::deque<uintptr_t> quarantine;  // oldest first
-size_t quarantined = 0;             // bytes
-std::mutex memory_mutex;  // of what changes it: kernels only read, and none runs meanwhile
-uint32_t changes = 1;     // what a thread remembers of the last allocation it met holds as long as this stays
+size_t quarantined = 0;            // bytes
+std::mutex memory_mutex;           // of what changes it: kernels only read, and none runs meanwhile
+uint32_t changes = 1;              // what a thread remembers of the last allocation it met holds as long as this stays
 
 struct Remembered {
   uint32_t changes;
@@ -65,7 +67,7 @@ void forget(std::map<uintptr_t, Allocation>::iterator at) {
 void* dev_alloc(size_t bytes, const char* name) {
   const Quiet quiet;
   void* p = nullptr;
-  if (posix_memalign(&p, kAlignment, std::max<size_t>(bytes, 1)) != 0) throw std::bad_alloc();  // exact: AddressSanitizer guards the last byte too
+  if (posix_memalign(&p, kAlignment, std::max<size_t>(bytes, 1) + kGap) != 0) throw std::bad_alloc();
   std::memset(p, 0xFF, bytes);
   const std::lock_guard<std::mutex> lock(memory_mutex);
   Allocation a;
@@ -105,14 +107,17 @@ std::string access_error(const void* p, size_t bytes, bool write) {
   if (bytes == 0 || find(p, bytes)) return "";
   const uintptr_t address = reinterpret_cast<uintptr_t>(p);
   const std::string what = std::string(write ? "write" : "read") + " of " + std::to_string(bytes) + " bytes ";
+  const auto next = allocations.upper_bound(address);
+  const uintptr_t to_next = next != allocations.end() ? next->first - address : UINTPTR_MAX;
   if (const Allocation* a = allocation_before(address)) {
-    const uintptr_t end = address + bytes, limit = a->address + a->bytes;
+    const uintptr_t limit = a->address + a->bytes, past = address + bytes - limit;
     if (address < limit && a->released) return what + "at offset " + std::to_string(address - a->address) + " of " + describe(*a) + " that were released";
-    if (end - limit <= 1 << 20) return what + std::to_string(end - limit) + " bytes past the end of " + describe(*a);
+    const bool far = past > kNear;  // perhaps nothing to do with this allocation
+    if (address < limit || past < to_next)
+      return what + (far ? "outside of device memory, " : "") + std::to_string(past) + " bytes past the end of " + describe(*a);
   }
-  const auto after = allocations.upper_bound(address);
-  if (after != allocations.end() && after->first - address <= 4096) return what + std::to_string(after->first - address) + " bytes before " + describe(after->second);
-  return what + format("at %p, which is no device memory", p);
+  if (to_next == UINTPTR_MAX) return what + "outside of device memory";
+  return what + (to_next > kNear ? "outside of device memory, " : "") + std::to_string(to_next) + " bytes before " + describe(next->second);
 }
 
 void set_scratch(void* p, size_t bytes) {
@@ -173,8 +178,9 @@ std::string lane_of(const Read& r) { return std::to_string(r.group * 32u + unsig
 void touch(Block& block, Cell& cell, const Allocation& a, size_t offset, const Access& access) {
   const auto tell = [&](bool elsewhere, bool wrote, const std::string& thread, uint64_t place) {
     report_at("race", access.place, Place::unpacked(place),
-              "byte " + std::to_string(offset) + " of " + describe(a) + ": " + (access.writes ? "written" : "read") + ", and " + (wrote ? "written" : "read") + " by thread " +
-                  thread + (elsewhere ? " of another block at " : " at ") + to_string(Place::unpacked(place)) + ", with nothing that orders the two");
+              "byte " + std::to_string(offset) + " of " + describe(a) + ": " + (access.writes ? "written" : "read") + ", and " + (wrote ? "written" : "read") +
+                  " by thread " + thread + (elsewhere ? " of another block at " : " at ") + to_string(Place::unpacked(place)) +
+                  ", with nothing that orders the two");
   };
   Write& w = cell.write;
   const bool both_atomic = w.state & Write::atomic && access.writes && access.write.state & Write::atomic;
@@ -184,7 +190,8 @@ void touch(Block& block, Cell& cell, const Allocation& a, size_t offset, const A
   }
   const auto ordered = [&](const Read& r) {
     if (r.epoch < block.launch_epoch) return true;
-    return r.epoch < block.first_epoch ? block.global.heard.covers(r.epoch, uint16_t(r.group * 32u + unsigned(__builtin_ctz(r.lanes)))) : comes_before(block, r);
+    return r.epoch < block.first_epoch ? block.global.heard.covers(r.epoch, uint16_t(r.group * 32u + unsigned(__builtin_ctz(r.lanes))))
+                                       : comes_before(block, r);
   };
   if (access.writes) {
     for (Read& r : cell.read) {

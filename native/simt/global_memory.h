@@ -1,8 +1,8 @@
-// Global memory of the device that is played: every allocation is known, so that an access is held against its bounds and its lifetime; scratch memory knows which
-// of its bytes were ever written; and with checks=full accesses of one launch are checked for races, between blocks and within one.
+// Global memory of the device that is played: every allocation is known, so that an access is held against its bounds and its lifetime; scratch memory knows
+// which of its bytes were ever written; and with checks=full accesses of one launch are checked for races, between blocks and within one.
 //
-// Blocks of a launch are unordered, but for atomics: after __threadfence() an atomic publishes what its block wrote before a barrier (or the thread itself), and
-// one on the same address hears it ("the last block adds up"). Launches of one stream are ordered.
+// Blocks of a launch are unordered, but for atomics: after __threadfence() an atomic publishes what its block wrote before a barrier (or the thread itself),
+// and one on the same address hears it ("the last block adds up"). Launches of one stream are ordered.
 #pragma once
 #include <cstdint>
 #include <map>

@@ -35,10 +35,10 @@ inline long long __double_as_longlong(double v) { return attune::simt::bits_as<l
 inline double __longlong_as_double(long long v) { return attune::simt::bits_as<double>(v); }
 
 // Rounded to nearest even (rn), towards zero (rz), down (rd), up (ru).
-#define ATTUNE_SIMT_ROUND(name, F, I)                                                                     \
-  inline I __##name##_rn(F v) { return attune::simt::saturate<I>(nearbyint(v)); }                         \
-  inline I __##name##_rz(F v) { return attune::simt::saturate<I>(trunc(v)); }                             \
-  inline I __##name##_rd(F v) { return attune::simt::saturate<I>(floor(v)); }                             \
+#define ATTUNE_SIMT_ROUND(name, F, I)                                             \
+  inline I __##name##_rn(F v) { return attune::simt::saturate<I>(nearbyint(v)); } \
+  inline I __##name##_rz(F v) { return attune::simt::saturate<I>(trunc(v)); }     \
+  inline I __##name##_rd(F v) { return attune::simt::saturate<I>(floor(v)); }     \
   inline I __##name##_ru(F v) { return attune::simt::saturate<I>(ceil(v)); }
 ATTUNE_SIMT_ROUND(float2int, float, int)
 ATTUNE_SIMT_ROUND(float2uint, float, unsigned)
@@ -127,8 +127,8 @@ inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) { r
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) { return unsigned((uint64_t(high) << 32 | low) >> (shift & 31u)); }
 
 // CUDA has min and max at global scope for every pair of number types; where the two differ they meet as in a + b.
-#define ATTUNE_SIMT_MIN_MAX(T)                              \
-  inline T min(T a, T b) { return b < a ? b : a; }          \
+#define ATTUNE_SIMT_MIN_MAX(T)                     \
+  inline T min(T a, T b) { return b < a ? b : a; } \
   inline T max(T a, T b) { return a < b ? b : a; }
 ATTUNE_SIMT_MIN_MAX(int)
 ATTUNE_SIMT_MIN_MAX(unsigned)

@@ -91,6 +91,7 @@ void run(const Request& request, const std::function<void()>& body) {
   for (uint64_t i = 1; i < workers; i++) threads.emplace_back(work);
   work();
   for (std::thread& t : threads) t.join();
+  acquired(&reports);
   stats.launches++, stats.threads += stats.blocks ? blocks * request.threads.x * request.threads.y * request.threads.z : 0;
   if (reports.count()) throw Error("ERR_DEVICE", "simt: kernel " + kernel_name(request.kernel) + ": " + reports.text());
 }

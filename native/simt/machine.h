@@ -1,8 +1,8 @@
-// What the twins of CUDA's instructions ask of the host machine: who runs, checked memory, collectives, asynchronous copies, barriers of sm_90. Kernels come here
-// through simt.h and native/cuda/*.cuh; the machine itself is behind block.h.
+// What the twins of CUDA's instructions ask of the host machine: who runs, checked memory, collectives, asynchronous copies, barriers of sm_90. Kernels come
+// here through simt.h and native/cuda/*.cuh; the machine itself is behind block.h.
 //
-// A call that passes a place (file, line) names the kernel's source line in reports. `report` notes an error and lets the kernel go on; `fail` gives the block up.
-// Both end in an attune::Error out of the launch, never in an exit of the process.
+// A call that passes a place (file, line) names the kernel's source line in reports. `report` notes an error and lets the kernel go on; `fail` gives the block
+// up. Both end in an attune::Error out of the launch, never in an exit of the process.
 #pragma once
 #include <cstddef>
 #include <cstdint>

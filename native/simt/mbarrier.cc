@@ -47,9 +47,11 @@ NamedBarriers::One& arrive_at(int id, int threads, Place place) {
   Block& block = *running;
   Lane& self = block.self();
   self.at = place;
-  if (id < 1 || id > 15 || threads <= 0 || threads % 32 || unsigned(threads) > (block.threads + 31) / 32 * 32) fail("barrier", "named barrier %d for %d threads", id, threads);
+  if (id < 1 || id > 15 || threads <= 0 || threads % 32 || unsigned(threads) > (block.threads + 31) / 32 * 32)
+    fail("barrier", "named barrier %d for %d threads", id, threads);
   NamedBarriers::One& b = block.named.barriers[id];
-  if (b.arrived && b.expected != unsigned(threads)) fail("barrier", "named barrier %d for %d threads, while others at %s expect %u", id, threads, to_string(b.at).c_str(), b.expected);
+  if (b.arrived && b.expected != unsigned(threads))
+    fail("barrier", "named barrier %d for %d threads, while others at %s expect %u", id, threads, to_string(b.at).c_str(), b.expected);
   b.expected = unsigned(threads), b.at = place;
   block.begin_clocks();
   block.clocks.release(cur->lin, b.arriving);
@@ -82,7 +84,8 @@ void mbar_init(uint64_t* p, uint32_t arrivals, const char* file, int line) {
   const Quiet quiet;
   block.self().at = {file, line};
   const int64_t offset = reinterpret_cast<unsigned char*>(p) - block.view.shared;
-  if (offset < 0 || offset % 8 || size_t(offset) + 8 > block.view.shared_bytes) fail("mbarrier", "offset %lld of shared memory cannot hold one", static_cast<long long>(offset));
+  if (offset < 0 || offset % 8 || size_t(offset) + 8 > block.view.shared_bytes)
+    fail("mbarrier", "offset %lld of shared memory cannot hold one", static_cast<long long>(offset));
   if (arrivals == 0 || arrivals >= 1u << 20) fail("mbarrier", "%u arrivals", arrivals);
   for (const Mbarrier& m : block.mbarriers.barriers)
     if (m.offset == offset) fail("mbarrier", "made again at offset %lld", static_cast<long long>(offset));

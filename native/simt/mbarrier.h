@@ -26,7 +26,7 @@ struct NamedBarriers {
 
 /// What the eight bytes in shared memory stand for; the bytes themselves hold only poison.
 struct Mbarrier {
-  uint32_t offset = 0;  // of the eight bytes
+  uint32_t offset = 0;                            // of the eight bytes
   uint32_t expected = 0, pending = 0, phase = 0;  // phase: how many have ended
   int64_t bytes = 0;                              // expected and not landed, in this phase
   uint32_t made_epoch = 0;

@@ -77,7 +77,8 @@ std::string profile_text() {
     for (const auto& [key, line] : lines)
       text += format("  %-40s %-12s %10llu requests, %.1f bytes each, %llu %s, least %llu (x %.2f)\n", key.first.c_str(), kinds[key.second],
                      static_cast<unsigned long long>(line.requests), double(line.bytes) / double(line.requests), static_cast<unsigned long long>(line.cost),
-                     key.second >= Profile::global_read ? "sectors" : "wavefronts", static_cast<unsigned long long>(line.least), double(line.cost) / double(std::max<uint64_t>(1, line.least)));
+                     key.second >= Profile::global_read ? "sectors" : "wavefronts", static_cast<unsigned long long>(line.least),
+                     double(line.cost) / double(std::max<uint64_t>(1, line.least)));
   }
   return text;
 }

@@ -1,5 +1,5 @@
-// Memory requests by source line, for who tunes a kernel without a GPU (profile=on): shared-memory wavefronts against the fewest possible (more: bank conflicts),
-// and 32-byte sectors of global memory against the fewest that hold the bytes (more: accesses that do not coalesce).
+// Memory requests by source line, for who tunes a kernel without a GPU (profile=on): shared-memory wavefronts against the fewest possible (more: bank
+// conflicts), and 32-byte sectors of global memory against the fewest that hold the bytes (more: accesses that do not coalesce).
 //
 // Fibers of a warp reach a line one after another; the n-th time of each lane since the last __syncthreads is taken for one request. Where lanes take different
 // numbers of turns in a loop that is a guess.

@@ -57,8 +57,8 @@ void report_at(const char* kind, Place place, Place other, const std::string& te
   const Quiet quiet;
   if (!running) throw Error("ERR_DEVICE", "simt: " + std::string(kind) + ": " + text);
   Block& block = *running;
-  const std::string full = std::string(kind) + " at " + to_string(place) + ", block " + to_string(block.view.index) +
-                           (cur ? ", thread " + to_string(cur->index) : "") + ": " + text;
+  const std::string full =
+      std::string(kind) + " at " + to_string(place) + ", block " + to_string(block.view.index) + (cur ? ", thread " + to_string(cur->index) : "") + ": " + text;
   if (!block.launch->reports->add(kind, place, other, full) && cur) block.abandon();
 }
 

@@ -1,5 +1,5 @@
-// What the runtime tells the sanitizers. It is compiled without their instrumentation (CMakeLists.txt), kernels with it: they must see kernel code alone, in which
-// every CUDA thread is a thread. Without a sanitizer all of this is empty.
+// What the runtime tells the sanitizers. It is compiled without their instrumentation (CMakeLists.txt), kernels with it: they must see kernel code alone, in
+// which every CUDA thread is a thread. Without a sanitizer all of this is empty.
 #pragma once
 #include <cstddef>
 
@@ -69,14 +69,22 @@ inline void was_written([[maybe_unused]] const void* p, [[maybe_unused]] size_t 
 #endif
 }
 
-/// ThreadSanitizer's interceptors (malloc, free, memcpy) fire in code without instrumentation too: the runtime's bookkeeping, which all fibers share, is not for it.
+/// ThreadSanitizer's interceptors (malloc, free, memcpy) fire in code without instrumentation too: the runtime's bookkeeping, which all fibers share, is not
+/// for it.
 struct Quiet {
 #if ATTUNE_SIMT_TSAN
-  Quiet() { AnnotateIgnoreReadsBegin("", 0), AnnotateIgnoreWritesBegin("", 0); }
-  ~Quiet() { AnnotateIgnoreWritesEnd("", 0), AnnotateIgnoreReadsEnd("", 0); }
+  static inline __thread int depth;
+  Quiet() { depth++, AnnotateIgnoreReadsBegin("", 0), AnnotateIgnoreWritesBegin("", 0); }
+  ~Quiet() { leave(); }
+  static void leave() { depth--, AnnotateIgnoreWritesEnd("", 0), AnnotateIgnoreReadsEnd("", 0); }
+  /// Before a fiber is left for good with such scopes open.
+  static void leave_all() {
+    while (depth > 0) leave();
+  }
 #else
   Quiet() {}
   ~Quiet() {}
+  static void leave_all() {}
 #endif
 };
 

@@ -26,7 +26,8 @@ int64_t number(const std::string& key, const std::string& value, int64_t low, in
   char* end = nullptr;
   const long long n = std::strtoll(value.c_str(), &end, 10);
   if (value.empty() || *end || n < low || n > high)
-    throw Error("ERR_CONFIG", "ATTUNE_SIMT: " + key + ": expected a number from " + std::to_string(low) + " to " + std::to_string(high) + ", received \"" + value + "\"");
+    throw Error("ERR_CONFIG",
+                "ATTUNE_SIMT: " + key + ": expected a number from " + std::to_string(low) + " to " + std::to_string(high) + ", received \"" + value + "\"");
   return n;
 }
 
@@ -46,7 +47,8 @@ Settings parse_settings(const char* text) {
     const size_t at = item.find('=');
     const std::string key = item.substr(0, at), value = at == std::string::npos ? "" : item.substr(at + 1);
     if (key == "arch") s.arch = one_of<int>(key, value, {{"80", 80}, {"86", 86}, {"89", 89}, {"90", 90}});
-    else if (key == "order") s.options.order = one_of<Order>(key, value, {{"roundrobin", Order::RoundRobin}, {"reverse", Order::Reverse}, {"random", Order::Random}});
+    else if (key == "order")
+      s.options.order = one_of<Order>(key, value, {{"roundrobin", Order::RoundRobin}, {"reverse", Order::Reverse}, {"random", Order::Random}});
     else if (key == "copies") s.options.async_copy = one_of<Async>(key, value, {{"late", Async::Late}, {"early", Async::Early}, {"random", Async::Random}});
     else if (key == "checks") s.options.checks = one_of<Checks>(key, value, {{"on", Checks::On}, {"off", Checks::Off}, {"full", Checks::Full}});
     else if (key == "profile") s.options.profile = one_of<bool>(key, value, {{"on", true}, {"off", false}});

@@ -119,7 +119,8 @@ void SharedShadow::touch(Block& block, Cell& cell, size_t offset, const Access& 
     tell("race", ", and written by " + author(w, cell.write_place) + ", with nothing that orders the two", cell.write_place);
   }
   if (!access.writes) {
-    if (const Read& r = access.read; cell.read[0].epoch == r.epoch && cell.read[0].clock == r.clock && cell.read[0].group == r.group) cell.read[0].lanes |= r.lanes;
+    if (const Read& r = access.read; cell.read[0].epoch == r.epoch && cell.read[0].clock == r.clock && cell.read[0].group == r.group)
+      cell.read[0].lanes |= r.lanes;
     else add_read(block, cell, r);
     cell.read_place = access.place.packed();
     return;

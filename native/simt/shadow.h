@@ -1,9 +1,9 @@
-// Shadow memory: for every piece of memory who wrote it last and who has read it since, so that two accesses without anything that orders them are seen whenever
-// both happen, whatever the schedule. Shared memory has one; allocations of global memory have theirs under checks=full (global_memory.h).
+// Shadow memory: for every piece of memory who wrote it last and who has read it since, so that two accesses without anything that orders them are seen
+// whenever both happen, whatever the schedule. Shared memory has one; allocations of global memory have theirs under checks=full (global_memory.h).
 //
-// An access is stamped with its block's epoch (__syncthreads begins a new one), its thread, and the thread's time within the epoch. Reads are kept as lanes of a
-// warp. Two warps' worth are enough while only barriers and __syncwarp order threads: a later write of the same epoch conflicts with one of two different warps
-// if it conflicts with any. With Clocks on, a cell keeps every read that nothing later supersedes.
+// An access is stamped with its block's epoch (__syncthreads begins a new one), its thread, and the thread's time within the epoch. Reads are kept as lanes of
+// a warp. Two warps' worth are enough while only barriers and __syncwarp order threads: a later write of the same epoch conflicts with one of two different
+// warps if it conflicts with any. With Clocks on, a cell keeps every read that nothing later supersedes.
 //
 // Not seen: atomics of several threads against a plain access that an mbarrier orders or fails to order; a fence between proxies that is missing.
 #pragma once
@@ -28,9 +28,9 @@ struct Write {
   enum State : uint8_t {
     plain = 0,
     atomic = 1,
-    copying = 2,    // by a cp.async that its thread has not waited for
-    bulk = 4,       // by a bulk copy: thread counts mbarriers, clock phases
-    mbarrier = 8,   // holds an mbarrier
+    copying = 2,     // by a cp.async that its thread has not waited for
+    bulk = 4,        // by a bulk copy: thread counts mbarriers, clock phases
+    mbarrier = 8,    // holds an mbarrier
     more_reads = 16  // of the cell: SharedShadow has the rest of its reads
   };
   uint32_t epoch = 0, clock = 0;

@@ -4,8 +4,9 @@
 // asynchronous copies land, is chosen by ATTUNE_SIMT (settings.h), so that one kernel can be seen under many schedules. Checks do not depend on the schedule:
 // accesses are ordered by what synchronises them (shadow.h), not by when they happen to run.
 //
-// It shows wrong results, accesses out of bounds, misaligned or unordered, memory that nobody wrote, collectives that diverge, deadlocks. It does not show speed,
-// weak memory order (a missing fence between proxies), or what PTX says: the twin of an instruction is compiled here, not its asm string (native/ptxi runs that).
+// It shows wrong results, accesses out of bounds, misaligned or unordered, memory that nobody wrote, collectives that diverge, deadlocks. It does not show
+// speed, weak memory order (a missing fence between proxies), or what PTX says: the twin of an instruction is compiled here, not its asm string (native/ptxi
+// runs that).
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -68,8 +69,10 @@ inline int __any_sync(unsigned mask, int p, ATTUNE_SIMT_HERE) { return attune::s
 inline int __all_sync(unsigned mask, int p, ATTUNE_SIMT_HERE) { return attune::simt::ballot(mask, p == 0, file, line) == 0; }
 
 // int and unsigned differ in min and max only.
-#define ATTUNE_SIMT_REDUCE(name, T, kind) \
-  inline T __reduce_##name##_sync(unsigned mask, T v, ATTUNE_SIMT_HERE) { return T(attune::simt::reduce(mask, attune::simt::Reduce::kind, unsigned(v), file, line)); }
+#define ATTUNE_SIMT_REDUCE(name, T, kind)                                                      \
+  inline T __reduce_##name##_sync(unsigned mask, T v, ATTUNE_SIMT_HERE) {                      \
+    return T(attune::simt::reduce(mask, attune::simt::Reduce::kind, unsigned(v), file, line)); \
+  }
 ATTUNE_SIMT_REDUCE(add, int, Add)
 ATTUNE_SIMT_REDUCE(add, unsigned, Add)
 ATTUNE_SIMT_REDUCE(min, int, MinSigned)

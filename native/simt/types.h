@@ -10,12 +10,12 @@
 #define __align__(n) __attribute__((aligned(n)))
 
 // name, alignments of the vectors of 2, 3 and 4
-#define ATTUNE_SIMT_VECTORS(T, name, a2, a3, a4)                                          \
-  struct alignas(a2) name##2 { T x, y; };                                                 \
-  struct alignas(a3) name##3 { T x, y, z; };                                              \
-  struct alignas(a4) name##4 { T x, y, z, w; };                                           \
-  inline name##2 make_##name##2(T x, T y) { return {x, y}; }                              \
-  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                      \
+#define ATTUNE_SIMT_VECTORS(T, name, a2, a3, a4)                     \
+  struct alignas(a2) name##2 { T x, y; };                            \
+  struct alignas(a3) name##3 { T x, y, z; };                         \
+  struct alignas(a4) name##4 { T x, y, z, w; };                      \
+  inline name##2 make_##name##2(T x, T y) { return {x, y}; }         \
+  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 ATTUNE_SIMT_VECTORS(signed char, char, 2, 1, 4)
 ATTUNE_SIMT_VECTORS(unsigned char, uchar, 2, 1, 4)

@@ -19,8 +19,8 @@ void collective(uint32_t mask, uint32_t line, void* arg, LeaderFn fn, const char
   if (const uint32_t others = warp.arrived & mask) {
     const Lane& other = block.lanes[self.warp * 32u + unsigned(__builtin_ctz(others))];
     if (other.mask != mask || other.leader != fn || other.at != self.at)
-      fail("collective", "lanes diverge: lane %u with mask %08x, while lane %u waits at %s with mask %08x", unsigned(self.lane), mask, unsigned(other.lane), to_string(other.at).c_str(),
-           other.mask);
+      fail("collective", "lanes diverge: lane %u with mask %08x, while lane %u waits at %s with mask %08x", unsigned(self.lane), mask, unsigned(other.lane),
+           to_string(other.at).c_str(), other.mask);
   }
   warp.args[self.lane] = arg, warp.arrived |= bit;
   if ((warp.arrived & mask) == mask) {
@@ -145,9 +145,7 @@ uint32_t reduce(uint32_t mask, Reduce kind, uint32_t value, const char* file, in
   return a.result;
 }
 
-uint32_t ballot(uint32_t mask, bool predicate, const char* file, int line) {
-  return reduce(mask, Reduce::Or, uint32_t(predicate) << cur->lane, file, line);
-}
+uint32_t ballot(uint32_t mask, bool predicate, const char* file, int line) { return reduce(mask, Reduce::Or, uint32_t(predicate) << cur->lane, file, line); }
 
 // ---- ldmatrix
 
@@ -198,9 +196,11 @@ void load_matrices(uint32_t* registers, const void* row, int matrices, bool tran
       check_shared_memory(block, row, 16, access_of(block, false, false, {file, line}));
     } else {
       const size_t offset = size_t(static_cast<const unsigned char*>(row) - block.view.shared);
-      if (offset + 16 > block.view.shared_bytes) block.self().at = {file, line}, fail("ldmatrix", "row at offset %lld of shared memory", static_cast<long long>(offset));
+      if (offset + 16 > block.view.shared_bytes)
+        block.self().at = {file, line}, fail("ldmatrix", "row at offset %lld of shared memory", static_cast<long long>(offset));
     }
   }
+  if (cur->lane < matrices * 8) was_read(row, 16);
   MatrixArg a{static_cast<const unsigned char*>(row), registers, matrices, transposed};
   collective(0xffffffffu, uint32_t(line), &a, &run_load_matrices, file);
 }
@@ -212,7 +212,8 @@ namespace {
 float low_bf16(uint32_t pair) { return __builtin_bit_cast(float, pair << 16); }
 float high_bf16(uint32_t pair) { return __builtin_bit_cast(float, pair & 0xffff0000u); }
 
-/// c [rows, columns] += a [rows, depth] b [depth, columns]; k in order. A product of two bf16 is exact in f32, so that a fused multiply-add gives the same bits.
+/// c [rows, columns] += a [rows, depth] b [depth, columns]; k in order. A product of two bf16 is exact in f32, so that a fused multiply-add gives the same
+/// bits.
 inline __attribute__((always_inline)) void multiply_panel(const float* a, const float* b, float* c, int rows, int columns, int depth) {
   typedef float Eight __attribute__((vector_size(32)));
   for (int i = 0; i < rows; i += 4)

@@ -209,7 +209,11 @@ void bugs() {
   finds("unknown modifier", snippet("add.odd.u32 %d, %lane, 1;"), ".odd");
   finds("wrong width", snippet("add.u64 %d, %lane, 1;"), "4 bytes");
   finds("undeclared register", snippet("add.u32 %d, %lane, %missing;"), "not declared");
-  finds("unread modifiers of a name", snippet("{ .reg .b32 t; mov.u32 %d, t; add.u32 %d, %d, 1; }"), "has not been written");  // a move passes it on
+  finds("what follows from an unset register", snippet("{ .reg .b32 t, u; mov.u32 u, t; add.u32 %d, u, 1; }"),
+        "depends on a register that has not been written, through line");
+  finds("an unset register that selp throws away", snippet("{ .reg .b32 t; .reg .pred q; setp.lt.u32 q, %lane, 32; add.u32 t, t, 1; selp.b32 %d, 5, t, q; }"),
+        "");
+  finds("an unset predicate that and.pred throws away", snippet("{ .reg .pred p, q; setp.gt.u32 q, %lane, 32; and.pred p, p, q; selp.b32 %d, 5, 6, p; }"), "");
 
   finds("the tile is right", run_tile(kTile).error, "");
   same("the tile's product", run_tile(kTile).wrong, 0);

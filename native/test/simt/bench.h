@@ -22,8 +22,8 @@ struct Bug {
   /// Starts the kernel over x and y; scratch through args.
   std::function<void(const cuda::OpArgs& args, const float* x, float* y, bool mistake)> start;
   std::function<Numbers(const Numbers& x, const Numbers& y)> expected;  // y before
-  bool full = false;  // found by checks=full
-  bool race = false;  // ThreadSanitizer finds it too
+  bool full = false;                                                    // found by checks=full
+  bool race = false;                                                    // ThreadSanitizer finds it too
 };
 
 /// Appends the file's bugs.

@@ -1,5 +1,5 @@
-// y [M, N] = a [M, K] b [N, K]^T in bf16 with f32 accumulators: a ring of kStages k-tiles filled by cp.async, ldmatrix, warp tiles of mma.sync. The pipeline of the
-// library's own kernels at its smallest, in a correct form and with the mistakes that such pipelines invite.
+// y [M, N] = a [M, K] b [N, K]^T in bf16 with f32 accumulators: a ring of kStages k-tiles filled by cp.async, ldmatrix, warp tiles of mma.sync. The pipeline of
+// the library's own kernels at its smallest, in a correct form and with the mistakes that such pipelines invite.
 #pragma once
 #include "../../cuda/mma.cuh"
 
@@ -23,7 +23,8 @@ ATTUNE_DEVICE int chunk_at(int row, int chunk) { return row * kTestDepth * 2 + (
 template <Slip kSlip, bool kRefill, int kRows, int kColumns, int kWarpRows, int kWarpColumns, int kStages>
 __global__ void __launch_bounds__(kRows / kWarpRows * (kColumns / kWarpColumns) * 32)
     simt_test_gemm(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* __restrict__ y, int m, int n, int k) {
-  constexpr int kThreads = kRows / kWarpRows * (kColumns / kWarpColumns) * 32, kM = kWarpRows / 16, kN = kWarpColumns / 8, kChunks = kTestDepth / 8, kAhead = kRefill ? kStages : kStages - 1;
+  constexpr int kThreads = kRows / kWarpRows * (kColumns / kWarpColumns) * 32, kM = kWarpRows / 16, kN = kWarpColumns / 8, kChunks = kTestDepth / 8,
+                kAhead = kRefill ? kStages : kStages - 1;
   constexpr int kBytesA = kRows * kTestDepth * 2, kStage = kBytesA + kColumns * kTestDepth * 2;
   ATTUNE_SHARED(memory);
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;

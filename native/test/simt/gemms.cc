@@ -36,7 +36,8 @@ template <Slip kSlip, bool kRefill>
 void start_gemm(const OpArgs& args, const float* x, float* y) {
   const bf16* a = reinterpret_cast<const bf16*>(x);
   // Four warps of 16 x 16, three stages; row 24 of b lies behind the end of x.
-  launch(args, simt_test_gemm<kSlip, kRefill, 32, 32, 16, 16, 3>, dim3((kN + 31) / 32, (kM + 31) / 32), dim3(128), 3 * 64 * kTestDepth * 2, a, a + kM * kK, reinterpret_cast<bf16*>(y), kM, kN, kK);
+  launch(args, simt_test_gemm<kSlip, kRefill, 32, 32, 16, 16, 3>, dim3((kN + 31) / 32, (kM + 31) / 32), dim3(128), 3 * 64 * kTestDepth * 2, a, a + kM * kK,
+         reinterpret_cast<bf16*>(y), kM, kN, kK);
 }
 
 Numbers expected_product(const Numbers& x, Numbers y) {
@@ -54,8 +55,15 @@ Numbers expected_product(const Numbers& x, Numbers y) {
 
 template <Slip kSlip, bool kRefill>
 Bug gemm_bug(const char* name, const char* kind, bool race) {
-  return {std::string("matrix product: ") + name, kind, kFloats,
-          [](const OpArgs& args, const float* x, float* y, bool mistake) { mistake ? start_gemm<kSlip, kRefill>(args, x, y) : start_gemm<Slip::none, kRefill>(args, x, y); }, expected_product, false, race};
+  return {std::string("matrix product: ") + name,
+          kind,
+          kFloats,
+          [](const OpArgs& args, const float* x, float* y, bool mistake) {
+            mistake ? start_gemm<kSlip, kRefill>(args, x, y) : start_gemm<Slip::none, kRefill>(args, x, y);
+          },
+          expected_product,
+          false,
+          race};
 }
 
 }  // namespace

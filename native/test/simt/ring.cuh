@@ -1,6 +1,6 @@
-// Producer and consumers around a ring of slots in shared memory, as Hopper kernels are built: bulk copies that complete on mbarriers, named barriers, operands that
-// a warpgroup's multiplies read some time between issue and wait. Right, and with each mistake that such rings invite. For the simt machine alone: the instructions
-// are its twins here, without the tensor maps of native/cuda/hopper.cuh.
+// Producer and consumers around a ring of slots in shared memory, as Hopper kernels are built: bulk copies that complete on mbarriers, named barriers, operands
+// that a warpgroup's multiplies read some time between issue and wait. Right, and with each mistake that such rings invite. For the simt machine alone: the
+// instructions are its twins here, without the tensor maps of native/cuda/hopper.cuh.
 #pragma once
 #include "../../cuda/async_copy.cuh"
 

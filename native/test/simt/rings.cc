@@ -16,7 +16,9 @@ void add_rings(std::vector<Bug>& bugs) {
   using Ring = void(const float*, float*);
   const auto add = [&](const char* name, const char* kind, Ring* wrong, bool race) {
     bugs.push_back({std::string("ring of bulk copies: ") + name, kind, kNumbers,
-                    [=](const OpArgs& args, const float* x, float* y, bool mistake) { launch(args, mistake ? wrong : &simt_test_ring<RingSlip::none>, dim3(1), dim3(96), kShared, x, y); },
+                    [=](const OpArgs& args, const float* x, float* y, bool mistake) {
+                      launch(args, mistake ? wrong : &simt_test_ring<RingSlip::none>, dim3(1), dim3(96), kShared, x, y);
+                    },
                     reversed_tiles, false, race});
   };
   add("a slot is handed back before it is read", "race", &simt_test_ring<RingSlip::released_early>, true);
@@ -27,7 +29,9 @@ void add_rings(std::vector<Bug>& bugs) {
   add("mbarriers used before everyone knows them", "race|mbarrier", &simt_test_ring<RingSlip::no_barrier_at_init>, false);
 
   bugs.push_back({"operands of a warpgroup: the slot is handed back before the wait", "race", kNumbers,
-                  [](const OpArgs& args, const float* x, float* y, bool mistake) { launch(args, mistake ? simt_test_operands<true> : simt_test_operands<false>, dim3(1), dim3(64), kShared, x, y); },
+                  [](const OpArgs& args, const float* x, float* y, bool mistake) {
+                    launch(args, mistake ? simt_test_operands<true> : simt_test_operands<false>, dim3(1), dim3(64), kShared, x, y);
+                  },
                   [](const Numbers&, Numbers y) {
                     for (int i = 0; i < kRingTiles * 32; i++) y[size_t(i)] = float(i / 32);
                     return y;
@@ -36,7 +40,9 @@ void add_rings(std::vector<Bug>& bugs) {
 
   const auto add_named = [&](const char* name, const char* kind, Ring* wrong, bool race) {
     bugs.push_back({std::string("named barriers: ") + name, kind, 64,
-                    [=](const OpArgs& args, const float* x, float* y, bool mistake) { launch(args, mistake ? wrong : &simt_test_named<NamedSlip::none>, dim3(1), dim3(96), 128, x, y); },
+                    [=](const OpArgs& args, const float* x, float* y, bool mistake) {
+                      launch(args, mistake ? wrong : &simt_test_named<NamedSlip::none>, dim3(1), dim3(96), 128, x, y);
+                    },
                     [](const Numbers& x, const Numbers&) {
                       Numbers y(x.size());
                       for (size_t i = 0; i < x.size(); i++) y[i] = x[i ^ 31];
