@@ -50,7 +50,7 @@ const cases: readonly Case[] = [
   ]),
 ];
 
-const everyKernel: Target = { backend: "cuda", kernels: new Set([...opTable.values()].filter(op => op.fused).map(op => op.name)) };
+const everyKernel: Target = { backend: "cuda", kernels: new Set(opTable.keys()) };
 
 interface Report {
   readonly name: string;

@@ -1,7 +1,9 @@
-/** Joins products with what surrounds them, for backends that have kernels for it: the adds and the activation after a linear layer or a convolution, the
- *  doubling or joining of maps before it, the statistics of the norm behind it, and the sum that a gradient of weights goes into. A map between two such ops
- *  is then never written to memory. Values are those of the plain ops up to rounding, because an intermediate one may keep the digits of its sum. */
+/** Joins ops with what surrounds them, for backends that have kernels for it: the adds and the activation after a linear layer or a convolution, the
+ *  doubling or joining of maps before it, the statistics of the norm behind it, the sum that a gradient of weights goes into, and the rounded copy of weights
+ *  behind their update. What stands between two such ops is then never written to memory, or not read from it again. Values are those of the plain ops up to
+ *  rounding, because an intermediate one may keep the digits of its sum. */
 
+import { launches, persistentBytes } from "./alias.js";
 import { opTable } from "./op.js";
 import { wide } from "./ops/check.js";
 import { type Activation, type Loading, slab } from "./ops/fused.js";
@@ -25,6 +27,7 @@ export function fuseEpilogues(graph: Graph, kernels: ReadonlySet<string>): Graph
   const places = new Map<Node, Node | undefined>(); // what stands where a node stood
   for (const chain of chainsOf(context)) placeProduct(chain, loads, places, context);
   for (const node of graph.nodes) placeWeightGradient(node, loads, places, context);
+  if (kernels.has("adamw_mixed")) placeRoundedCopies(graph, places);
   const order = graph.nodes.flatMap(node => (places.has(node) ? (places.get(node) ?? []) : node));
   return rebuild(graph, (_node, _inputs, keep) => keep(), order);
 }
@@ -219,4 +222,21 @@ function accumulatedBy(node: Node, context: Context): Node | undefined {
   const reader = soleReader(y, context);
   if (reader?.op.name !== "accumulate" || reader.inputs[0]!.dtype !== y.dtype || !context.kernels.has(`${node.op.name}_accumulate`)) return undefined;
   return context.writes.spare(node, reader) ? reader : undefined;
+}
+
+// ---- rounded copies of weights ----------------------------------------------------------------------------------------------------------------------------
+
+/** An assignment in bf16 of what an update has just written becomes part of the update. */
+function placeRoundedCopies(graph: Graph, places: Map<Node, Node | undefined>): void {
+  const launched = graph.nodes.filter(launches);
+  for (const [i, update] of launched.entries()) {
+    const copy = launched[i + 1];
+    if (update.op.name !== "adamw" || copy?.op.name !== "assign" || copy.outputs[0]!.dtype !== "bf16") continue;
+    const [written, read] = [persistentBytes(update.inputs[0]!)!, persistentBytes(copy.inputs[1]!)];
+    if (read?.arena !== written.arena || read.from !== written.from || read.to !== written.to) continue;
+    const [param, grad, m, v, scale] = update.inputs;
+    places.set(update, undefined);
+    const both = become(copy, "adamw_mixed", update.attrs, [param, grad, m, v, copy.inputs[0], scale], update.label);
+    places.set(copy, { ...both, outputs: [...update.outputs, ...copy.outputs] });
+  }
 }

@@ -171,21 +171,21 @@ function backToMap(tokens: Tensor, x: Tensor, p: Params, { linearProjection }: U
 function transformerLayer(x: Tensor, { heads, crossOnly }: AttentionConfig, p: Params, text: Tensor): Tensor {
   return p.scope(() => {
     let h = layerNorm(x, p.at("norm1"));
-    const afterSelf = add(attentionLayer(h, crossOnly ? text : h, heads, p.at("attn1")), x);
+    const afterSelf = attentionLayer(h, crossOnly ? text : h, x, heads, p.at("attn1"));
     h = layerNorm(afterSelf, p.at("norm2"));
-    const afterText = add(attentionLayer(h, text, heads, p.at("attn2")), afterSelf);
+    const afterText = attentionLayer(h, text, afterSelf, heads, p.at("attn2"));
     return add(feedForward(layerNorm(afterText, p.at("norm3")), p.at("ff")), afterText);
   });
 }
 
-/** Queries from x [B, N, C], keys and values from context [B, M, D] -> [B, N, C]. */
-function attentionLayer(x: Tensor, context: Tensor, heads: number, p: Params): Tensor {
+/** Queries from x [B, N, C], keys and values from context [B, M, D] -> [B, N, C], added to `residual`. */
+function attentionLayer(x: Tensor, context: Tensor, residual: Tensor, heads: number, p: Params): Tensor {
   return p.scope(() => {
     const features = x.shape.at(-1)!;
     const q = linear(x, p.at("to_q"), { features, bias: false });
     const k = linear(context, p.at("to_k"), { features, bias: false });
     const v = linear(context, p.at("to_v"), { features, bias: false });
-    return linear(attend(q, k, v, { heads }), p.at("to_out.0"), { features });
+    return linear(attend(q, k, v, { heads }), p.at("to_out.0"), { features, residual });
   });
 }
 

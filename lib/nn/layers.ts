@@ -14,6 +14,8 @@ import type { Params } from "./params.js";
 export interface LinearOptions {
   readonly features: number;
   readonly bias?: boolean;
+  /** Added to the result, before what an adapter adds: product and residual can then be one kernel. */
+  readonly residual?: Tensor;
 }
 
 export interface Conv2dOptions {
@@ -28,12 +30,12 @@ export interface Conv2dOptions {
 }
 
 /** x [.., K] -> [.., features]. Parameters: weight [features, K], bias [features]. */
-export function linear(x: Tensor, p: Params, { features, bias = true }: LinearOptions): Tensor {
+export function linear(x: Tensor, p: Params, { features, bias = true, residual }: LinearOptions): Tensor {
   return p.scope(() => {
     const inputs = x.shape.at(-1)!;
     const init = { bound: 1 / Math.sqrt(inputs) };
     const y = linearOp(x, p.tensor("weight", [features, inputs], { init }), bias ? p.tensor("bias", [features], { init }) : undefined);
-    return adapted(y, x, p, (adapter, rows) => adapter.linear(rows, p.prefix, features));
+    return adapted(residual ? add(y, residual) : y, x, p, (adapter, rows) => adapter.linear(rows, p.prefix, features));
   });
 }
 

@@ -79,6 +79,28 @@ suite("a step on simt", () => {
   );
 });
 
+suite("at the start, on simt", () => {
+  test.each<[string, StepOptions]>([
+    ["a reference of its own", { dtype: "bf16" }],
+    ["policy and reference in one batch", { dtype: "bf16", lora: { rank: 2 } }],
+  ])(
+    "the kernels give a policy and its reference the same bits: %s",
+    async (_, options) => {
+      const session = Session.open({ backend: "simt" });
+      try {
+        const step = tinyStep({ ...options, pairs: 1 });
+        await drawWeights(session, step);
+        const micro = session.compile(compileGraph(step.micro, { name: "micro", arenas: step.arenas, target: session.target }));
+        const { loss, winnerDrift } = await session.run(micro, { inputs: step.inputs, scalars: scalarsAt(1) });
+        expect([loss!.data[0], winnerDrift!.data[0]]).toEqual([Math.LN2, 0]);
+      } finally {
+        await session.close();
+      }
+    },
+    600_000,
+  );
+});
+
 function away({ losses, gradients, moved }: Outcome, exact: Outcome) {
   return {
     loss: Math.max(...losses.map((loss, i) => Math.abs(loss - exact.losses[i]!))),

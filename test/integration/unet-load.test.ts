@@ -6,14 +6,21 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import { readSafetensors, writeSafetensors } from "../../lib/data/safetensors.js";
 import { readWeights } from "../../lib/data/weights.js";
 import { type Device, openDevice } from "../../lib/device.js";
+import { unetDenoiser } from "../../lib/diffusion/unet-denoiser.js";
 import { DataError } from "../../lib/errors.js";
 import { loadWeights, readParameter } from "../../lib/models/load.js";
+import { parseUNetConfig } from "../../lib/models/unet-config.js";
 import { UNet } from "../../lib/models/unet-model.js";
+import { declareUNet } from "../../lib/models/unet-parameters.js";
+import { reserve } from "../../lib/nn/init.js";
+import type { LoraOptions } from "../../lib/nn/lora.js";
+import { adamW } from "../../lib/train/optimizer.js";
+import { RunWeights } from "../../lib/train/run-weights.js";
 import { convert, type HostTensor } from "../../lib/util/host-tensor.js";
 import { expectSame } from "../support/compare.js";
 import { goldenSet } from "../support/goldens.js";
 import { scratchFolder } from "../support/scratch.js";
-import { closedAfterTest, goldenConfig } from "../support/unet.js";
+import { closedAfterTest, goldenConfig, smallInputs } from "../support/unet.js";
 
 const at = scratchFolder();
 const weightsName = "diffusion_pytorch_model.safetensors";
@@ -46,6 +53,45 @@ async function sharded(weights: ReadonlyMap<string, HostTensor>): Promise<string
   writeFileSync(at("shards", `${weightsName}.index.json`), JSON.stringify({ metadata: {}, weight_map: places }));
   return at("shards");
 }
+
+test("a model frozen in bf16 holds matrices rounded and vectors as the file has them; trained in bf16, all of them in f32", async () => {
+  const config = parseUNetConfig(goldenConfig("unet-sd-tiny"), source);
+  const session = device.openSession();
+  try {
+    const file = readWeights(source, "diffusion_pytorch_model");
+    const frozen = declareUNet(config, "bf16", { trainable: false, arena: "frozen" });
+    reserve(session, frozen);
+    await loadWeights(session, frozen, file);
+    for (const entry of frozen.entries.values()) {
+      const given = file.tensor(entry.name);
+      const expected = entry.shape.length === 1 ? given : convert(given, "bf16");
+      const kept = await readParameter(session, frozen, entry);
+      expect([kept.dtype, kept.shape]).toEqual([entry.shape.length === 1 ? "f32" : "bf16", given.shape]);
+      expectSame(numbers(kept), numbers(expected), entry.name);
+    }
+    const trained = declareUNet(config, "bf16", { arena: "trained" });
+    reserve(session, trained);
+    await expect(loadWeights(session, trained, file)).rejects.toThrow(/assign: on the cpu, expected a source in bf16, received f32/); // its rounded copy
+    for (const entry of trained.entries.values())
+      expectSame(numbers(await readParameter(session, trained, entry)), numbers(file.tensor(entry.name)), entry.name);
+    file.close();
+  } finally {
+    await session.close();
+  }
+});
+
+test("a frozen model predicts as one that may be trained does, and takes no run but an adapter's", async () => {
+  const options = { device, dtype: "f32" } as const;
+  const [free, frozen] = [keep(await UNet.load(source, options)), keep(await UNet.load(source, { ...options, trainable: false }))];
+  expectSame(numbers(await frozen.forward(smallInputs())), numbers(await free.forward(smallInputs())), "output");
+  const run = (unet: UNet, lora?: LoraOptions): RunWeights => {
+    const model = { denoiser: unetDenoiser(unet.config, { height: 8, width: 8 }), store: unet.store, session: unet.session };
+    return new RunWeights({ model, lora, optimizer: adamW({ learningRate: 1e-3 }), ema: false, reference: true });
+  };
+  expect(() => run(frozen)).toThrow("expected model.store to be trainable where no adapter is trained, received");
+  expect(run(frozen, { rank: 2 }).trainable.trainable).toBe(true);
+  expect(run(free).trainable).toBe(free.store);
+});
 
 test("shards of mixed dtypes give every parameter the value of its tensor", async () => {
   const dtypes = ["f16", "bf16", "f64", "f32"] as const;

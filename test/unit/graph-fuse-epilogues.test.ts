@@ -7,7 +7,7 @@ import { geglu } from "../../lib/graph/ops/gate.js";
 import { input } from "../../lib/graph/ops/leaf.js";
 import { linear } from "../../lib/graph/ops/matmul.js";
 import { groupNorm } from "../../lib/graph/ops/norm.js";
-import { accumulate, assign } from "../../lib/graph/ops/optimizer.js";
+import { accumulate, adamw, assign } from "../../lib/graph/ops/optimizer.js";
 import { upsampleNearest } from "../../lib/graph/ops/resample.js";
 import { concat, reshape } from "../../lib/graph/ops/shape.js";
 import { optimize } from "../../lib/graph/passes.js";
@@ -106,6 +106,23 @@ test("a gradient goes straight into its total, where that is all it is for", () 
     accumulate(persistent("w", "bf16", 8, 4), grad(mean(square(linear(of(3, 4), w))), [w])[0]!);
   });
   expect(effects(rounded)).toEqual(["accumulate of xx", "linear_dw of xx"]); // a total of another dtype has no kernel
+});
+
+test("the rounded copy of weights is written by their update, in the step that asks for it", () => {
+  const kernels = new Set([...fusedKernels, "adamw_mixed"]);
+  const instructions = (graph: Graph): string[] =>
+    optimize(graph, { kernels })
+      .nodes.filter(({ op }) => !op.leaf && !op.view)
+      .map(({ op }) => op.name);
+  const updates = (dtype: "bf16" | "f32"): string[] => instructions(tinyStep({ dtype }).update).filter(op => /adamw|assign|fill/.test(op));
+  expect(updates("bf16")).toEqual(["adamw_mixed", "fill"]);
+  expect(updates("f32")).toEqual(["adamw", "fill"]);
+  const other = buildGraph(() => {
+    const [param, grad, m, v] = ["param", "grad", "m", "v"].map(name => persistent(name, "f32", 8)) as [Tensor, Tensor, Tensor, Tensor];
+    adamw({ param, grad, m, v }, { beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0 });
+    assign(persistent("copy", "bf16", 8), m);
+  });
+  expect(instructions(other)).toEqual(["adamw", "assign"]); // of something else than the weights
 });
 
 test.each<[string, (g: Graph) => void, string[]]>([
