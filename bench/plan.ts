@@ -1,8 +1,8 @@
 /** Full-size DSPO steps, built, differentiated and planned without a device: what a step launches and moves, how long building it takes, and every byte it
  *  needs. Steps in bf16 are planned for a backend with every fused kernel, too.
- *  `npm run plan`; `-- --filter sdxl` for some of them, `-- --json` for machines. */
+ *  `npm run plan`; `-- --filter sdxl` for some of them, `-- --json` for machines, `-- --export folder` writes the programs themselves. */
 
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { noiseSchedule } from "../lib/diffusion/noise-schedule.js";
@@ -10,6 +10,7 @@ import { unetDenoiser } from "../lib/diffusion/unet-denoiser.js";
 import { compileWithPlan } from "../lib/graph/compile.js";
 import { opTable } from "../lib/graph/op.js";
 import { programTraffic } from "../lib/graph/print.js";
+import type { Program } from "../lib/graph/program.js";
 import type { Target } from "../lib/graph/target.js";
 import type { Graph } from "../lib/graph/tensor.js";
 import { parseUNetConfig, type UNetConfig } from "../lib/models/unet-config.js";
@@ -68,7 +69,7 @@ interface Report {
   readonly arenas: Readonly<Record<string, number>>;
 }
 
-function plan(one: Case): Report {
+function plan(one: Case, folder?: string): Report {
   const { model, dtype, pairs, rank, recompute, fused } = one;
   const started = performance.now();
   const { micro, update } = buildStep(readConfig(model), one);
@@ -76,6 +77,7 @@ function plan(one: Case): Report {
   const target = fused && { target: everyKernel };
   const compiled = compileWithPlan(micro, { name: "micro", ...target });
   const updated = compileWithPlan(update, { name: "update", ...target });
+  if (folder) exportStep(folder, one, [compiled.program, updated.program]);
   const arenas = Object.fromEntries([...compiled.program.arenas, ...updated.program.arenas].filter(a => a.name !== "scratch").map(a => [a.name, a.bytes]));
   return {
     name: `${model} ${dtype}, ${pairs} pairs, ${rank ? `LoRA rank ${rank}` : "full"}${recompute === "blocks" ? ", recomputed" : ""}${fused ? ", fused" : ""}`,
@@ -88,6 +90,14 @@ function plan(one: Case): Report {
     scratch: compiled.program.arenas[0]!.bytes,
     arenas,
   };
+}
+
+/** For native/bench/replay.cc, which runs a step with random weights on a machine without Node. */
+function exportStep(folder: string, { model, dtype, pairs, rank, recompute }: Case, programs: readonly Program[]): void {
+  mkdirSync(folder, { recursive: true });
+  const name = `${model}-${dtype}-${pairs}-${rank ? "lora" : "full"}${recompute === "blocks" ? "-recomputed" : ""}.json`;
+  writeFileSync(join(folder, name), JSON.stringify({ programs }));
+  console.log(join(folder, name));
 }
 
 function readConfig(model: Case["model"]): UNetConfig {
@@ -118,11 +128,20 @@ function buildStep(config: UNetConfig, { dtype, pairs: batch, rank, recompute }:
 }
 
 function main(): void {
-  const { values } = parseArgs({ options: { filter: { type: "string", default: "" }, json: { type: "boolean", default: false } } });
+  const options = { filter: { type: "string", default: "" }, json: { type: "boolean", default: false }, export: { type: "string" } } as const;
+  const { values } = parseArgs({ options });
   const chosen = cases.filter(c =>
     `${c.model} ${c.dtype} ${c.pairs} ${c.rank ? "lora" : "full"} ${c.recompute} ${c.fused ? "fused" : "plain"}`.includes(values.filter),
   );
-  if (values.json) console.log(JSON.stringify(chosen.map(plan), null, 2));
+  if (values.export !== undefined) for (const one of chosen) plan(one, values.export);
+  else if (values.json)
+    console.log(
+      JSON.stringify(
+        chosen.map(one => plan(one)),
+        null,
+        2,
+      ),
+    );
   else printTable(chosen);
 }
 

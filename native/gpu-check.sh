@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One run on a machine with an NVIDIA GPU (nvcc, cmake, g++; no Node needed but for the build's log): builds, proves every kernel against the cpu backend in f64, runs
-# the small list under compute-sanitizer, records what the tensor-core primitives do, measures kernels and whole training steps against ceilings and against PyTorch
+# every seventh case under compute-sanitizer, measures kernels and whole training steps against ceilings and against PyTorch
 # where Python has it. Writes bench/results/<device>.json and .md. Ten minutes are enough on 16 cores.
 #   native/gpu-check.sh [output folder, bench/results by default] [folder of step files from `npm run export-step`, build/steps by default]
 set -euo pipefail
@@ -18,8 +18,8 @@ say "build"
 arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
 [ "$arch" = 90 ] && arch=90a
 generator=(); have ninja && generator=(-G Ninja)
-cmake -S . -B "$build" "${generator[@]}" -DATTUNE_CUDA=ON -DATTUNE_ADDON=OFF "-DCMAKE_CUDA_ARCHITECTURES=$arch-real" > "$work/configure.log"
-cmake --build "$build" --parallel "$(nproc)" --target attune_cuda attune_cuda_test device_test primitives device replay > "$work/build.log" 2>&1 || { tail -40 "$work/build.log"; exit 1; }
+cmake -S . -B "$build" "${generator[@]}" -DATTUNE_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$arch-real" > "$work/configure.log"
+cmake --build "$build" --parallel "$(nproc)" --target attune_cuda device_test device replay > "$work/build.log" 2>&1 || { tail -40 "$work/build.log"; exit 1; }
 object=$build/Release/attune_cuda.so
 
 failed=0
@@ -31,7 +31,6 @@ run() { # name, command...: output kept, failures counted, never the end of the 
 
 run kernels "$build/device_test" "$object"
 run kernels-large "$build/device_test" "$object" --large
-run primitives "$build/native-tests/primitives" "$build/Release/attune_cuda_test.so" --record "$work/primitives.bin"
 if have compute-sanitizer; then
   for tool in memcheck racecheck synccheck initcheck; do
     run "sanitizer-$tool" timeout 120 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/device_test" "$object" --every 7
@@ -40,13 +39,12 @@ else
   say "compute-sanitizer is not installed: skipped"
 fi
 
-peers=()
 if have python3 && python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
-  run torch bash -c "python3 bench/peers/torch_cuda.py > '$work/torch.json'" && [ -s "$work/torch.json" ] && peers=(--peers "$work/torch.json")
+  run torch bash -c "python3 bench/peers/torch_cuda.py > '$work/torch.json'"
 else
   say "PyTorch with CUDA is not installed: no comparison"
 fi
-lines=60 run bench "$build/native-benches/device" --json "$work/bench.json" --markdown "$work/bench.md" "${peers[@]}"
+lines=60 run bench "$build/native-benches/device" --json "$work/bench.json"
 
 : > "$work/steps.jsonl"
 for step in "$steps"/*.json; do
@@ -64,7 +62,7 @@ name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' /' '--
   if [ -s "$work/torch.json" ]; then cat "$work/torch.json"; else printf 'null'; fi
   printf '}\n'
 } > "$out/$name.json"
-cp "$work/bench.md" "$out/$name.md"
+{ echo "# $name"; echo; echo '```'; cat "$work/bench.log"; echo '```'; } > "$out/$name.md"
 cp -r "$work" "$out/$name-logs" 2> /dev/null || true
 say "$failed failed; $out/$name.json"
 exit "$((failed > 0))"

@@ -1,11 +1,12 @@
-// device_test <object.so> [--filter text] [--large] [--list]: runs every case of native/test/device on the object's first device, each output compared with the
-// cpu backend in f64. Exits 1 if one differs, naming case, output, element and both values.
+// device_test <object.so> [--filter text] [--every N] [--large] [--list]: runs every case of native/test/device on the object's first device, each output
+// compared with the cpu backend in f64. Exits 1 if one differs, naming case, output, element and both values.
 #include <dlfcn.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "device_case.h"
@@ -270,14 +271,16 @@ bool add_cases(std::function<void(std::vector<DeviceCase>&)> fill) {
 int main(int argc, char** argv) {
   std::string filter, path;
   bool large = false, list = false;
+  int every = 1, seen = 0;  // --every N: each Nth case, for tools that slow a kernel down
   for (int i = 1; i < argc; i++) {
     const std::string arg = argv[i];
     if (arg == "--filter" && i + 1 < argc) filter = argv[++i];
+    else if (arg == "--every" && i + 1 < argc) every = std::max(1, std::atoi(argv[++i]));
     else if (arg == "--large") large = true;
     else if (arg == "--list") list = true;
     else path = arg;
   }
-  if (path.empty()) return std::fprintf(stderr, "usage: device_test <object.so> [--filter text] [--large] [--list]\n"), 2;
+  if (path.empty()) return std::fprintf(stderr, "usage: device_test <object.so> [--filter text] [--every N] [--large] [--list]\n"), 2;
   std::vector<DeviceCase> cases;
   for (const auto& fill : fillers()) fill(cases);
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -293,7 +296,7 @@ int main(int argc, char** argv) {
     std::printf("%s, arch %d\n", device->caps().name.c_str(), device->caps().arch);
     for (const DeviceCase& c : cases) {
       const std::string name = c.op + ": " + c.name;
-      if ((c.large && !large) || (!filter.empty() && name.find(filter) == std::string::npos)) continue;
+      if ((c.large && !large) || (!filter.empty() && name.find(filter) == std::string::npos) || seen++ % every != 0) continue;
       if (list) {
         std::printf("%s\n", name.c_str());
         continue;
