@@ -70,7 +70,7 @@ function main() {
   const withCMake = !forceGyp && hasCMake();
   const built = (withCMake ? buildWithCMake() : buildWithGyp()) && loads();
   const cuda = built && fs.existsSync(cudaObject) ? "with" : "without";
-  if (built) say(`built build/Release/attune.node with ${withCMake ? "CMake" : "node-gyp"}, ${cuda} CUDA device discovery`);
+  if (built) say(`built build/Release/attune.node with ${withCMake ? "CMake" : "node-gyp"}, ${cuda} the CUDA backend`);
   else say("the native addon could not be built (it needs g++, and cmake or Python for node-gyp); schedulers, data and reports work without it");
   process.exitCode = built ? 0 : 1;
 }

@@ -9,9 +9,9 @@ function sources() {
   const lists = { addon: [], core: [], cpu: [] };
   let list;
   for (const line of fs.readFileSync(path.join(__dirname, "..", "native", "sources.txt"), "utf8").split("\n")) {
-    const heading = /^# (addon|core|cpu)/.exec(line);
-    if (heading) list = lists[heading[1]];
-    else if (line.startsWith("native/")) list.push(line.trim());
+    const heading = /^# (\w+)/.exec(line);
+    if (heading) list = lists[heading[1]]; // lists of other names are CMake's alone
+    else if (line.startsWith("native/")) list?.push(line.trim());
   }
   return lists;
 }
