@@ -10,7 +10,8 @@ function sources() {
   let list;
   for (const line of fs.readFileSync(path.join(__dirname, "..", "native", "sources.txt"), "utf8").split("\n")) {
     const heading = /^# (\w+)/.exec(line);
-    if (heading) list = lists[heading[1]]; // lists of other names are CMake's alone
+    if (heading)
+      list = lists[heading[1]]; // lists of other names are CMake's alone
     else if (line.startsWith("native/")) list?.push(line.trim());
   }
   return lists;
