@@ -10,14 +10,12 @@
 namespace attune {
 namespace cuda {
 
-#define ATTUNE_OPCODES(X)                                                                                                                                     \
-  X(constant)                                                                                                                                                 \
-  X(add)                                                                                                                                                      \
-  X(sub)                                                                                                                                                      \
-  X(mul)                                                                                                                                                      \
-  X(div)                                                                                                                                                      \
-  X(maximum) X(minimum) X(greater) X(silu_vjp) X(gelu_vjp) X(gelu_tanh_vjp) X(quick_gelu_vjp) X(neg) X(exp) X(log) X(log1p) X(sqrt) X(rsqrt) X(square) X(abs) \
-      X(sigmoid) X(softplus) X(tanh) X(relu) X(silu) X(gelu) X(gelu_tanh) X(quick_gelu) X(sin) X(cos) X(reciprocal) X(select) X(affine) X(clamp)
+// clang-format off
+#define ATTUNE_OPCODES(X) \
+  X(constant) X(add) X(sub) X(mul) X(div) X(maximum) X(minimum) X(greater) X(silu_vjp) X(gelu_vjp) X(gelu_tanh_vjp) X(quick_gelu_vjp) X(neg) X(exp) \
+  X(log) X(log1p) X(sqrt) X(rsqrt) X(square) X(abs) X(sigmoid) X(softplus) X(tanh) X(relu) X(silu) X(gelu) X(gelu_tanh) X(quick_gelu) X(sin) X(cos) \
+  X(reciprocal) X(select) X(affine) X(clamp)
+// clang-format on
 #define ATTUNE_OPCODE(name) op_##name,
 enum Opcode : int { ATTUNE_OPCODES(ATTUNE_OPCODE) kOpcodes };
 #undef ATTUNE_OPCODE
