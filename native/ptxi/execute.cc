@@ -136,8 +136,8 @@ void Machine::run_block() {
       alive |= w.state != Warp::done;
     }
     if (!alive) return;
-    if (options.copies == Arrival::random && random() % 4 == 0) hopper->land_one();
-    if (!ran && !hopper->land_one()) deadlock();
+    const bool landed = options.copies == Arrival::random && random() % 4 == 0 && hopper->land_one();  // the last one, perhaps: that is progress too
+    if (!ran && !landed && !hopper->land_one()) deadlock();
   }
 }
 
