@@ -89,6 +89,7 @@ __global__ void __launch_bounds__(32 * kStateWarps)
     ATTUNE_UNROLL
     for (int i = 0; i < kPack; i++) narrow[i] = dynamic_code::encode_unsigned(v[i] * v_unit);
     store_codes(to.v + at, count, narrow);
+    __syncwarp();  // every lane has read the maxima of before
     if (lane == 0) store(to.m_max + block, m_unit > 0 ? m_max : 0.f), store(to.v_max + block, v_unit > 0 ? v_max : 0.f);
     if (stochastic) {
       const Draw draw(slots, scalars);
