@@ -4,7 +4,7 @@
 
 import { isPersistent } from "./alias.js";
 import { LossTapeWriter, type Register } from "./loss-tape.js";
-import { lossTapeLimits, preferenceLossDef } from "./ops/preference-loss.js";
+import { preferenceLossDef } from "./ops/preference-loss.js";
 import { type Readers, readersOf, Writes } from "./readers.js";
 import { rebuild } from "./rebuild.js";
 import { operandOf } from "./tape-encode.js";
@@ -87,7 +87,7 @@ class Stage {
     this.#arms = graph.nodes.some(node => isHalf(node, sums, rows)) ? 2 : 1;
     this.#lanes = rows / this.#arms;
     this.#before = vjp.id;
-    this.#writer = new LossTapeWriter(this.#arms);
+    this.#writer = new LossTapeWriter(this.#arms, this.#lanes);
     for (const [k, y] of sums.outputs.entries()) {
       const of = (arm: number): Register => this.#writer.input(4 * arm + k);
       this.#values.set(y, this.#arms === 2 ? { both: [of(0), of(1)] } : { lane: of(0) });
@@ -104,7 +104,6 @@ class Stage {
 
   /** The tape that gives these derivatives and the values that others read; undefined where one of them is no value of the stage, or there is no room. */
   tape(derivatives: readonly Tensor[], read: readonly Tensor[]) {
-    if (this.#lanes > lossTapeLimits.lanes) return undefined;
     const byArm = derivatives.map(x => this.#read(x, this.#arms * this.#lanes));
     const results = read.map(y => this.#values.get(y)!);
     if (byArm.some(value => !value) || results.some(value => "both" in value)) return undefined;

@@ -22,7 +22,10 @@ export class LossTapeWriter {
   readonly #extras = new Map<Tensor, Written>();
   readonly #sums = new Map<Register, Written>();
 
-  constructor(readonly arms: 1 | 2) {}
+  constructor(
+    readonly arms: 1 | 2,
+    readonly lanes: number,
+  ) {}
 
   /** Input register k: E, D, P, C of the winner, then of the loser. */
   input(k: number): Register {
@@ -80,13 +83,14 @@ export class LossTapeWriter {
       perLane,
       coefficients: coefficients.map(c => (c === 0 ? -1 : code.registerOf(c))),
     };
-    const { instructions, constants, registers, outputs: most, extras: others } = lossTapeLimits;
+    const { instructions, constants, registers, cells, ...most } = lossTapeLimits;
     const fits =
       code.numbers.length <= 5 * instructions &&
       code.constants.length <= constants &&
-      code.registers <= registers &&
-      outputs.length <= most &&
-      extras.length <= others;
+      code.registers <= Math.min(registers, cells / this.lanes) &&
+      outputs.length <= most.outputs &&
+      extras.length <= most.extras &&
+      this.lanes <= most.lanes;
     return fits ? { attrs, extras: extras.map(([x]) => x) } : undefined;
   }
 

@@ -205,6 +205,8 @@ static LossTape loss_tape(const OpArgs& args) {
   for (int k = 0; k < tape.outputs; k++)
     tape.output[k] = args.out[1 + k].as<double>(), tape.output_per_lane[k] = args.out[1 + k].numel() == tape.lanes, tape.result[k] = reg(results[size_t(k)]);
   for (int k = 0; k < 8; k++) tape.coefficient[k] = k < 4 * tape.arms && coefficients[size_t(k)] >= 0 ? reg(coefficients[size_t(k)]) : kNoRegister;
+  check((tape.register_count() + kLossScratch) * int(sizeof(double)) <= args.caps().shared_bytes,
+        "more registers and pairs than a block has shared memory for");
   return tape;
 }
 

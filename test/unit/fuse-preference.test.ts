@@ -138,6 +138,11 @@ test.each(Object.entries(refusals))("stays plain: %s", async (name, build) => {
   await expectAlike(graph, name, 0);
 });
 
+test("more pairs than a block has threads stay plain", () => {
+  expect(opsOf(objectiveStage(diffusionDpo(), 256, "f32"))).toEqual(["preference_loss"]);
+  expect(opsOf(objectiveStage(diffusionDpo(), 257, "f32"))).toContain("pair_sums");
+});
+
 test("nothing is fused without a kernel", () => {
   const graph = objectiveStage(diffusionDpo(), 2, "f32");
   expect(compileGraph(graph, { name: "stage", target: { backend: "cpu", kernels: new Set() } }).instructions.map(({ op }) => op)).toContain("pair_sums");

@@ -28,8 +28,8 @@ export type LossTape = {
 
 export const sumOpcode = tapeOpcodes.length;
 
-/** What kernels have room for. */
-export const lossTapeLimits = { instructions: 192, constants: 96, registers: 64, outputs: 24, extras: 8, lanes: 256 } as const;
+/** What kernels have room for; `cells` are registers times lanes, which lie in the shared memory of one block: 96 KB of what every GPU has. */
+export const lossTapeLimits = { instructions: 192, constants: 96, registers: 64, outputs: 24, extras: 8, lanes: 256, cells: 12288 } as const;
 
 /** prediction, target?, reference? [arms * lanes, H, W, C], winners first, and extra inputs in f64 of a number per lane or one for all -> dprediction, and the tape's outputs in f64. Without
  *  a target it is the normals of the draw that the attributes name, one for both arms of a lane. */
