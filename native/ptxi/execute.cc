@@ -56,6 +56,7 @@ void Machine::begin_block() {
   shadow.begin(bytes, uint32_t(entry.grain), int(warps.size()));
   barriers.fill(Barrier{});
   hopper->begin();
+  left_ = uint64_t(1) << 32;
   const uint32_t threads = uint32_t(start.block.count());
   for (Warp& w : warps) {
     const uint32_t first = uint32_t(w.index) * 32;
@@ -130,7 +131,7 @@ void Machine::run_block() {
       Warp& w = warps[t];
       if (w.state == Warp::polling && w.events_at_refusal != events) w.state = Warp::ready;
       if (w.state == Warp::ready) {
-        run_warp(w, options.order == Order::random ? 1 + random() % 200 : uint64_t(1) << 32);
+        run_warp(w, options.order == Order::random ? 1 + random() % 200 : UINT64_MAX);
         ran = true;
       }
       alive |= w.state != Warp::done;
@@ -222,7 +223,7 @@ void Machine::run_warp(Warp& w, uint64_t budget) {
     for (int lane = 0; lane < 32; lane++)
       if (lanes >> lane & 1) w.pc[lane] = at;
   };
-  for (; budget > 0; budget--) {
+  for (; budget > 0 && left_ > 0; budget--, left_--) {
     if (!active) {
       if (w.live) diverged(w);
       w.state = Warp::done;
@@ -308,7 +309,7 @@ void Machine::run_warp(Warp& w, uint64_t budget) {
     }
   }
   keep(active, pc);
-  if (options.order != Order::random) fail(code[pc], active ? __builtin_ctz(active) : 0, "2^32 instructions without a pause: a loop that does not end");
+  if (left_ == 0) fail(code[pc], active ? __builtin_ctz(active) : 0, "a block of more than 2^32 instructions: a loop that does not end");
 }
 
 }  // namespace ptxi

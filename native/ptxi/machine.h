@@ -164,6 +164,7 @@ class Machine {
   [[noreturn]] void diverged(Warp& w);
 
   uint64_t random_ = 1;
+  uint64_t left_ = 0;  // instructions that the block may yet take
   std::string kernel_;
 };
 

@@ -81,9 +81,9 @@ inline std::string access_error(const void* p, size_t bytes, bool write) {
   return "no memory of the device";
 }
 
-inline ptxi::Options options(Order order = Order::forward, Arrival copies = Arrival::late) {
+inline ptxi::Options options(Order order = Order::forward, Arrival copies = Arrival::late, uint64_t seed = 7) {
   ptxi::Options o;
-  o.order = order, o.copies = copies, o.seed = 7, o.access_error = access_error;
+  o.order = order, o.copies = copies, o.seed = seed, o.access_error = access_error;
   return o;
 }
 

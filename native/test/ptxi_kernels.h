@@ -216,7 +216,7 @@ inline Product run_tile(const std::string& ptx, int missing_rows = 0, Order orde
   p.wrong = wrong_elements(a, b, out);
   return p;
 }
-inline Product run_warpgroup(const std::string& ptx, Order order = Order::forward, Arrival copies = Arrival::late) {
+inline Product run_warpgroup(const std::string& ptx, Order order = Order::forward, Arrival copies = Arrival::late, uint64_t seed = 7) {
   Matrix a(64, 64), b(8, 64);
   Buffer out(64 * 8 * 4);
   std::vector<unsigned char> parameters(320);
@@ -231,7 +231,7 @@ inline Product run_warpgroup(const std::string& ptx, Order order = Order::forwar
     offset += 128;
   }
   Product p;
-  p.error = interpret(ptx, 160, 9232, parameters, options(order, copies));
+  p.error = interpret(ptx, 160, 9232, parameters, options(order, copies, seed));
   p.wrong = wrong_elements(a, b, out);
   return p;
 }

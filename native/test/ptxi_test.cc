@@ -235,6 +235,7 @@ void bugs() {
   same("the wgmma tile's product", run_warpgroup(kWarpgroup).wrong, 0);
   for (const Order o : {Order::reverse, Order::random})
     for (const Arrival a : {Arrival::early, Arrival::random}) same("the wgmma tile on every schedule", run_warpgroup(kWarpgroup, o, a).wrong, 0);
+  for (uint64_t seed = 1; seed <= 30; seed++) finds("the wgmma tile at random", run_warpgroup(kWarpgroup, Order::random, Arrival::random, seed).error, "");
   differs("another swizzle", run_warpgroup(replaced(kWarpgroup, "0x4000004000010000", "0x8000004000010000")));
   const std::string no_wait = replaced(kWarpgroup, "mbarrier.try_wait.parity.shared::cta.b64 %p, [%bar], 0; @!%p bra WAIT;", "");
   finds("no wait for the boxes", run_warpgroup(no_wait).error, "in flight");
