@@ -81,7 +81,8 @@ describeSets("unet-", folder => {
         const floor = 1e-6 * meta.largest_grad_norm;
         const prefix = meta.param_grads === "full" ? "grad." : "gnorm.";
         const stored = [...file.tensors.keys()].filter(name => name.startsWith(prefix)).map(name => name.slice(prefix.length));
-        expect(Object.keys(result.grads).sort()).toEqual(stored.sort());
+        expect(stored.length).toBeGreaterThan(0); // a set may hold a part of them: all of them are 3 MB
+        expect(Object.keys(result.grads)).toEqual(expect.arrayContaining(stored));
         for (const name of stored) {
           const truth = numbers(file.tensor(prefix + name));
           if (meta.param_grads === "full") compareGradient(numbers(result.grads[name]!), truth, tolerance, floor, name);
