@@ -91,7 +91,6 @@ function tower(r: ConfigReader, name: string): unknown {
 }
 
 function parseText(r: ConfigReader): Omit<ClipTextConfig, "projection" | "json"> {
-  r.ignore("bos_token_id", "pad_token_id"); // read by tokenizers
   return {
     ...parseTower(r, { width: 512, layers: 12, heads: 8, hidden: 2048 }),
     vocabulary: r.count("vocab_size", 49408),
@@ -117,7 +116,6 @@ type Sizes = Pick<ClipTowerConfig, "width" | "layers" | "heads" | "hidden">;
 
 function parseTower(r: ConfigReader, fallback: Sizes): ClipTowerConfig {
   r.only("attention_dropout", 0);
-  r.only("dropout", 0);
   ignoreGeneral(r);
   const [width, heads] = [r.count("hidden_size", fallback.width), r.count("num_attention_heads", fallback.heads)];
   if (width % heads !== 0) r.problem("num_attention_heads", `a divisor of hidden_size (${width})`, heads);
@@ -138,11 +136,13 @@ const general = [
   ["bad_words_ids", "begin_suppress_tokens", "suppress_tokens", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "sep_token_id"],
   ["diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "length_penalty", "max_length"],
   ["min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "remove_invalid_values"],
+  ["bos_token_id", "pad_token_id", "eos_token_id"], // the last is read of texts
   ["repetition_penalty", "return_dict_in_generate", "temperature", "top_k", "top_p", "typical_p", "cross_attention_hidden_size"],
 ].flat();
 
 function ignoreGeneral(r: ConfigReader): void {
   r.ignore(...general);
+  r.only("dropout", 0);
   for (const flag of ["add_cross_attention", "is_decoder", "is_encoder_decoder", "tie_encoder_decoder"]) r.only(flag, false);
   const pruned = r.raw("pruned_heads");
   if (pruned !== undefined && Object.keys(pruned as object).length > 0) r.problem("pruned_heads", "empty", pruned);
