@@ -101,6 +101,30 @@ describe("posterior", () => {
     expectSame(numbers(await model.sample(half, { seed: 3, sampleOffset: 2 })), whole.subarray(2048), "second half");
   });
 
+  test("logvar is cut to [-30, 20], of tiles too, and no gradient flows where it was", async () => {
+    const folder = await altered(weights => {
+      const bias = weights.get("quant_conv.bias")!.data; // channels of logvar: 4 to 7
+      for (const [channel, value] of [
+        [4, 1e3],
+        [5, -1e3],
+      ] as const)
+        bias[channel] = value;
+    });
+    const model = await load(folder);
+    const pixels = pseudoRandom([2, 3, 40, 16]);
+    for (const tiling of [false, { size: 16 }]) {
+      const { logvar } = await model.encode(pixels, { tiling });
+      const values = (b: number, channel: number): number[] => [...numbers(logvar).subarray((b * 4 + channel) * 10, (b * 4 + channel + 1) * 10)];
+      for (const b of [0, 1]) {
+        expect([values(b, 0), values(b, 1)]).toEqual([Array(10).fill(20), Array(10).fill(-30)]);
+        expect(values(b, 2).every(x => Math.abs(x) < 15)).toBe(true);
+      }
+    }
+    const [mean, logvar] = [hostTensor("f32", [2, 4, 5, 2]), hostTensor("f32", [2, 4, 5, 2], new Float32Array(80).fill(1))];
+    const { grads } = await model.lossAndGrads({ pixels, cotangents: { mean, logvar } });
+    expect([...numbers(grads["quant_conv.bias"]!)]).toEqual([0, 0, 0, 0, 0, 0, 20, 20]); // 2 x 5 x 2 latents
+  });
+
   test("toLatents is (z - shift) * scale, and fromLatents undoes it, each channel by its own numbers", async () => {
     const fields = { scaling_factor: 0.5, latents_mean: [1, 2, 3, 4], latents_std: [1, 2, 4, 8] };
     const model = keep(await AutoencoderKL.create({ ...config, ...fields }, { device, dtype: "f64", seed: 1 }));
