@@ -54,6 +54,23 @@ test("both ways, 50 shapes and grids", async () => {
   }
 });
 
+test("where four tiles meet, the upper neighbour fades in first and then the left one, each as it was left by its own neighbours", async () => {
+  const grid: TileGrid = { tile: 6, stride: 4, from: 1, to: 1 }; // tiles at 0 and 4 share two rows and columns
+  let tile = 0;
+  const values = [3, 5, 11, 17];
+  const constant = async ({ shape }: HostTensor): Promise<HostTensor> =>
+    hostTensor("f64", shape, new Float64Array(shape.reduce((n, d) => n * d, 1)).fill(values[tile++]!));
+  const { data } = await inTiles(hostTensor("f64", [1, 1, 8, 8]), grid, constant);
+  const [a, b, c, d] = values as [number, number, number, number];
+  for (let y = 0; y < 8; y++)
+    for (let x = 0; x < 8; x++) {
+      const [down, across] = [y, x].map(i => Math.min(Math.max(i - 4, 0) / 2, 1)) as [number, number]; // 0 where the next tile begins, 1 past the overlap
+      const mix = (from: number, to: number, share: number): number => (1 - share) * from + share * to;
+      const expected = y < 4 ? (x < 4 ? a : mix(a, b, across)) : x < 4 ? mix(a, c, down) : mix(mix(a, c, down), mix(mix(a, b, across), d, down), across);
+      expect([y, x, Number(data[y * 8 + x])]).toEqual([y, x, expect.closeTo(expected, 12)]);
+    }
+});
+
 test("the default is a quarter of overlap between tiles of the size that the model was made for, as in diffusers", () => {
   expect(tileSteps({}, 512, 8)).toEqual({ tile: 64, stride: 48 });
   expect(tileSteps({ size: 1024, overlap: 0.5 }, 512, 8)).toEqual({ tile: 128, stride: 64 });
