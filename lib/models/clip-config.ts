@@ -22,6 +22,8 @@ export interface ClipTextConfig extends ClipTowerConfig {
   readonly positions: number;
   /** Of the token at which a text is pooled; 2 stands for the largest id of the text, as configs from before 2023 have it. */
   readonly eosTokenId: number;
+  /** Whether Stable Diffusion's pipelines hide padding from this encoder; of no released model they do. */
+  readonly usesAttentionMask: boolean;
   /** Width of text_embeds, of a model with projection. */
   readonly projection: number | undefined;
   readonly json: Readonly<Record<string, unknown>>;
@@ -96,6 +98,7 @@ function parseText(r: ConfigReader): Omit<ClipTextConfig, "projection" | "json">
     vocabulary: r.count("vocab_size", 49408),
     positions: r.count("max_position_embeddings", 77),
     eosTokenId: r.number("eos_token_id", 49407),
+    usesAttentionMask: r.boolean("use_attention_mask", false),
   };
 }
 

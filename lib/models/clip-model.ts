@@ -49,6 +49,8 @@ export interface ClipGradients extends Omit<ModelGradients, "inputGrads"> {
   readonly inputGrads: { readonly pixels: HostTensor };
 }
 
+const resultNames: readonly string[] = ["logitsPerImage", "logitsPerText", "textEmbeds", "imageEmbeds"];
+
 interface Signalled {
   readonly signal?: AbortSignal;
 }
@@ -129,7 +131,8 @@ export class Clip implements AsyncDisposable {
   ): Promise<ClipGradients> {
     this.#checkBoth("lossAndGrads", inputs);
     const names = Object.keys(cotangents);
-    if (names.length === 0) throw new ConfigError("Clip.lossAndGrads", "cotangents", "given for at least one result", names);
+    if (names.length === 0 || names.some(name => !resultNames.includes(name)))
+      throw new ConfigError("Clip.lossAndGrads", "cotangents", `given for at least one of ${resultNames.join(", ")}`, names);
     const key = ["gradients", inputs.inputIds.shape, inputs.attentionMask?.shape, inputs.pixels.shape, names];
     const feed = { ...this.#feed(inputs), ...Object.fromEntries(Object.entries(cotangents).map(([name, t]) => [`d ${name}`, t])) };
     const results = await this.#run(key, () => clipGraph(this.config, this.params, inputs, names), feed, signal);

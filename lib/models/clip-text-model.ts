@@ -97,9 +97,10 @@ export class ClipText implements AsyncDisposable {
     const { hiddenStates = [], ...others } = cotangents;
     const fed = { ...others, ...Object.fromEntries(hiddenStates.map((t, k) => [`hiddenStates.${k}`, t])) };
     const names = Object.keys(fed);
-    const most = selection.hiddenStates?.length ?? 0;
-    if (names.length === 0 || hiddenStates.length > most || (others.textEmbeds && this.config.projection === undefined))
-      throw new ConfigError("ClipText.lossAndGrads", "cotangents", "given for results of this model, at least one", names);
+    const possible = ["lastHiddenState", "pooled", ...(this.config.projection === undefined ? [] : ["textEmbeds"])];
+    possible.push(...(selection.hiddenStates ?? []).map((_, k) => `hiddenStates.${k}`));
+    if (names.length === 0 || names.some(name => !possible.includes(name)))
+      throw new ConfigError("ClipText.lossAndGrads", "cotangents", `given for at least one of ${possible.join(", ")}`, names);
     const key = ["gradients", inputs.inputIds.shape, inputs.attentionMask?.shape, selection, names];
     const build = () => textGradientGraph(this.config, this.params, inputs, { ...selection, cotangents: names });
     const feed = { ...textFeed(this.config, inputs), ...Object.fromEntries(Object.entries(fed).map(([name, t]) => [`d ${name}`, t])) };

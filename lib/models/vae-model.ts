@@ -199,7 +199,8 @@ function posteriorOf({ dtype, shape, data }: HostTensor): HostPosterior {
     (logvar.data as Float32Array).set(own.subarray(half), b * half);
   }
   const { min, max } = logvarRange;
-  for (const [i, x] of (logvar.data as Float32Array).entries()) logvar.data[i] = Math.min(Math.max(x, min), max);
+  const values = logvar.data as Float32Array;
+  for (let i = 0; i < values.length; i++) values[i] = Math.min(Math.max(values[i]!, min), max);
   return { mean, logvar };
 }
 

@@ -65,7 +65,7 @@ const notes = {
 test("absent fields and null take the defaults of transformers", () => {
   const { json: _, ...config } = parseClipTextConfig({ hidden_size: null }, "bare");
   const tower = { width: 512, layers: 12, heads: 8, hidden: 2048, activation: "quick_gelu", eps: 1e-5 };
-  expect(config).toEqual({ ...tower, vocabulary: 49408, positions: 77, eosTokenId: 49407, projection: undefined });
+  expect(config).toEqual({ ...tower, vocabulary: 49408, positions: 77, eosTokenId: 49407, usesAttentionMask: false, projection: undefined });
   const { vision, text, projection, logitScale } = parseClipConfig({}, "bare");
   expect(vision).toEqual({ ...tower, width: 768, heads: 12, hidden: 3072, channels: 3, imageSize: 224, patch: 32 });
   expect([text.projection, projection, logitScale]).toEqual([512, 512, 2.6592]);
