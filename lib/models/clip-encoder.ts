@@ -7,8 +7,9 @@ import type { Tensor } from "../graph/tensor.js";
 import { layerNorm, linear } from "../nn/layers.js";
 import type { Params } from "../nn/params.js";
 import type { ClipActivation, ClipTowerConfig } from "./clip-config.js";
+import { type RecomputeOptions, regionOf } from "./regions.js";
 
-export interface ClipEncoderOptions {
+export interface ClipEncoderOptions extends RecomputeOptions {
   /** Token i sees tokens up to i. */
   readonly causal: boolean;
   /** [B, 1, 1, N], added to the logits. */
@@ -19,9 +20,10 @@ const activate: { readonly [K in ClipActivation]: (x: Tensor) => Tensor } = { qu
 
 /** x [B, N, width] -> x and what every layer makes of it: layers + 1 tensors like x. */
 export function clipEncoder(x: Tensor, config: ClipTowerConfig, p: Params, options: ClipEncoderOptions): readonly Tensor[] {
+  const region = regionOf(options);
   return p.scope(() => {
     const states = [x];
-    for (let i = 0; i < config.layers; i++) states.push(encoderLayer(states.at(-1)!, config, p.at(`layers.${i}`), options));
+    for (let i = 0; i < config.layers; i++) states.push(region(() => encoderLayer(states.at(-1)!, config, p.at(`layers.${i}`), options)));
     return states;
   });
 }

@@ -11,6 +11,7 @@ import { clipImageFeatures, clipLogits, clipTextFeatures } from "./clip.js";
 import type { ClipConfig, ClipTextConfig } from "./clip-config.js";
 import { type ClipTextInputs, clipFinalNorm, clipText, pooledRows } from "./clip-text.js";
 import { addGradients } from "./gradients.js";
+import type { RecomputeOptions } from "./regions.js";
 
 export interface ClipTextHostInputs {
   /** Token ids [B, N], any integer dtype. */
@@ -37,17 +38,23 @@ export function textGradientGraph(
   config: ClipTextConfig,
   params: Params,
   shapes: ClipTextHostInputs,
-  { cotangents, ...selection }: ClipTextSelection & { readonly cotangents: readonly string[] },
+  { cotangents, recompute, ...selection }: ClipTextSelection & RecomputeOptions & { readonly cotangents: readonly string[] },
 ): Graph {
   return buildGraph(g => {
-    const outputs = textOutputs(config, params, shapes, selection);
+    const outputs = textOutputs(config, params, shapes, selection, { recompute });
     output(g, outputs);
     addGradients({ outputs: named(outputs, cotangents), inputs: [], stores: [params.store], unreachable: "zeros" });
   });
 }
 
-function textOutputs(config: ClipTextConfig, params: Params, shapes: ClipTextHostInputs, { hiddenStates = [], clipSkip = 0 }: ClipTextSelection) {
-  const { textEmbeds, ...text } = clipText(config, params, declareText(params, shapes));
+function textOutputs(
+  config: ClipTextConfig,
+  params: Params,
+  shapes: ClipTextHostInputs,
+  { hiddenStates = [], clipSkip = 0 }: ClipTextSelection,
+  options: RecomputeOptions = {},
+) {
+  const { textEmbeds, ...text } = clipText(config, params, declareText(params, shapes), options);
   const last = clipSkip === 0 ? text.lastHiddenState : clipFinalNorm(config, params, text.hiddenStates.at(-1 - clipSkip)!);
   const chosen = hiddenStates.map((index, k): [string, Tensor] => [`hiddenStates.${k}`, text.hiddenStates.at(index)!]);
   return { lastHiddenState: last, pooled: text.pooled, ...(textEmbeds && { textEmbeds }), ...Object.fromEntries(chosen) };
@@ -72,12 +79,12 @@ export function clipGraph(
   config: ClipConfig,
   params: Params,
   shapes: ClipTextHostInputs & { readonly pixels: HostTensor },
-  cotangents?: readonly string[],
+  { cotangents, ...options }: RecomputeOptions & { readonly cotangents?: readonly string[] } = {},
 ): Graph {
   return buildGraph(g => {
     const pixels = declarePixels(params, shapes.pixels);
-    const { textEmbeds } = clipTextFeatures(config, params, declareText(params, shapes));
-    const { imageEmbeds } = clipImageFeatures(config, params, pixels);
+    const { textEmbeds } = clipTextFeatures(config, params, declareText(params, shapes), options);
+    const { imageEmbeds } = clipImageFeatures(config, params, pixels, options);
     const logitsPerImage = clipLogits(config, params, textEmbeds, imageEmbeds);
     const outputs = { logitsPerImage, logitsPerText: transpose(logitsPerImage, [1, 0]), textEmbeds, imageEmbeds };
     output(g, outputs);

@@ -12,6 +12,7 @@ import { checkStates, checkTextInputs } from "./clip-text-model.js";
 import { gradientsOf, type ModelGradients } from "./gradients.js";
 import { readParameter } from "./load.js";
 import { checkDType, type ModelCreateOptions, ModelHandle, type ModelLoadOptions, readConfig } from "./model-handle.js";
+import type { RecomputeOptions } from "./regions.js";
 
 const baseName = "model";
 
@@ -127,15 +128,15 @@ export class Clip implements AsyncDisposable {
   /** Gradients of the sum over the given cotangents of sum(result * cotangent) with respect to the pictures and every parameter. */
   async lossAndGrads(
     { cotangents, ...inputs }: ClipHostInputs & { readonly cotangents: Partial<ClipResults> },
-    { signal }: Signalled = {},
+    { signal, recompute }: Signalled & RecomputeOptions = {},
   ): Promise<ClipGradients> {
     this.#checkBoth("lossAndGrads", inputs);
     const names = Object.keys(cotangents);
     if (names.length === 0 || names.some(name => !resultNames.includes(name)))
       throw new ConfigError("Clip.lossAndGrads", "cotangents", `given for at least one of ${resultNames.join(", ")}`, names);
-    const key = ["gradients", inputs.inputIds.shape, inputs.attentionMask?.shape, inputs.pixels.shape, names];
+    const key = ["gradients", recompute, inputs.inputIds.shape, inputs.attentionMask?.shape, inputs.pixels.shape, names];
     const feed = { ...this.#feed(inputs), ...Object.fromEntries(Object.entries(cotangents).map(([name, t]) => [`d ${name}`, t])) };
-    const results = await this.#run(key, () => clipGraph(this.config, this.params, inputs, names), feed, signal);
+    const results = await this.#run(key, () => clipGraph(this.config, this.params, inputs, { cotangents: names, recompute }), feed, signal);
     return { ...(gradientsOf(results) as ModelGradients & Pick<ClipGradients, "inputGrads">), results: resultsOf(results) };
   }
 

@@ -9,6 +9,7 @@ import { type ClipTextHostInputs, type ClipTextSelection, textFeed, textGradient
 import { clipParameterOf, declareClipText } from "./clip-parameters.js";
 import { gradientsOf, type ModelGradients } from "./gradients.js";
 import { checkDType, type ModelCreateOptions, ModelHandle, type ModelLoadOptions, readConfig } from "./model-handle.js";
+import type { RecomputeOptions } from "./regions.js";
 
 const baseName = "model";
 
@@ -91,7 +92,7 @@ export class ClipText implements AsyncDisposable {
   /** Gradients of the sum over the given cotangents of sum(result * cotangent) with respect to every parameter. */
   async lossAndGrads(
     { cotangents, ...inputs }: ClipTextHostInputs & { readonly cotangents: ClipTextCotangents },
-    { signal, ...selection }: ClipTextRunOptions = {},
+    { signal, recompute, ...selection }: ClipTextRunOptions & RecomputeOptions = {},
   ): Promise<Omit<ModelGradients, "inputGrads"> & { readonly features: ClipTextFeatures }> {
     this.#check("lossAndGrads", inputs, selection);
     const { hiddenStates = [], ...others } = cotangents;
@@ -101,8 +102,8 @@ export class ClipText implements AsyncDisposable {
     possible.push(...(selection.hiddenStates ?? []).map((_, k) => `hiddenStates.${k}`));
     if (names.length === 0 || names.some(name => !possible.includes(name)))
       throw new ConfigError("ClipText.lossAndGrads", "cotangents", `given for at least one of ${possible.join(", ")}`, names);
-    const key = ["gradients", inputs.inputIds.shape, inputs.attentionMask?.shape, selection, names];
-    const build = () => textGradientGraph(this.config, this.params, inputs, { ...selection, cotangents: names });
+    const key = ["gradients", recompute, inputs.inputIds.shape, inputs.attentionMask?.shape, selection, names];
+    const build = () => textGradientGraph(this.config, this.params, inputs, { ...selection, recompute, cotangents: names });
     const feed = { ...textFeed(this.config, inputs), ...Object.fromEntries(Object.entries(fed).map(([name, t]) => [`d ${name}`, t])) };
     const results = await this.#handle.run(this.#handle.program(key, build), { inputs: feed }, signal);
     const { loss, grads } = gradientsOf(results);

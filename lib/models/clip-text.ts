@@ -12,6 +12,7 @@ import type { Params } from "../nn/params.js";
 import { convert, type HostTensor, hostTensor } from "../util/host-tensor.js";
 import type { ClipTextConfig } from "./clip-config.js";
 import { clipEncoder } from "./clip-encoder.js";
+import type { RecomputeOptions } from "./regions.js";
 
 export interface ClipTextInputs {
   /** Token ids [B, N], i32, N up to config.positions. */
@@ -34,12 +35,17 @@ export interface ClipTextOutputs {
 }
 
 /** Only what is read of the result is computed. `p` is the root of the model: parameters are `text_model.*` and `text_projection.weight`. Throws ShapeError. */
-export function clipText(config: ClipTextConfig, p: Params, { inputIds, pooledRows, attentionMask }: ClipTextInputs): ClipTextOutputs {
+export function clipText(
+  config: ClipTextConfig,
+  p: Params,
+  { inputIds, pooledRows, attentionMask }: ClipTextInputs,
+  options: RecomputeOptions = {},
+): ClipTextOutputs {
   checkInputs(config, inputIds, pooledRows, attentionMask);
   const tower = p.at("text_model");
   return tower.scope(() => {
     const mask = attentionMask && paddingMask(attentionMask, tower);
-    const hiddenStates = clipEncoder(embed(inputIds, config, tower.at("embeddings")), config, tower.at("encoder"), { causal: true, mask });
+    const hiddenStates = clipEncoder(embed(inputIds, config, tower.at("embeddings")), config, tower.at("encoder"), { ...options, causal: true, mask });
     const lastHiddenState = clipFinalNorm(config, p, hiddenStates.at(-1)!);
     const pooled = embedding(reshape(lastHiddenState, [-1, config.width]), pooledRows); // rows of a table
     const textEmbeds = config.projection === undefined ? undefined : clipProjection(pooled, config.projection, p.at("text_projection"));

@@ -9,6 +9,7 @@ import { conv2d, layerNorm } from "../nn/layers.js";
 import type { Params } from "../nn/params.js";
 import type { ClipVisionConfig } from "./clip-config.js";
 import { clipEncoder } from "./clip-encoder.js";
+import type { RecomputeOptions } from "./regions.js";
 
 export interface ClipVisionOutputs {
   /** Normalised embeddings, then the states after every layer: layers + 1 tensors [B, 1 + patches, width], the class token first. */
@@ -19,7 +20,7 @@ export interface ClipVisionOutputs {
 
 /** pixels [B, imageSize, imageSize, channels], standardised as the model's preprocessing does. `p` is the root of the model: parameters are `vision_model.*`.
  *  Throws ShapeError. */
-export function clipVision(config: ClipVisionConfig, p: Params, pixels: Tensor): ClipVisionOutputs {
+export function clipVision(config: ClipVisionConfig, p: Params, pixels: Tensor, options: RecomputeOptions = {}): ClipVisionOutputs {
   const { imageSize, channels, eps, width } = config;
   const [batch = 0, ...size] = pixels.shape;
   if (pixels.shape.length !== 4 || [imageSize, imageSize, channels].some((n, i) => n !== size[i]))
@@ -30,7 +31,7 @@ export function clipVision(config: ClipVisionConfig, p: Params, pixels: Tensor):
   const tower = p.at("vision_model");
   return tower.scope(() => {
     const tokens = layerNorm(embed(pixels, config, tower.at("embeddings")), tower.at("pre_layrnorm"), { eps }); // so it is spelt in every checkpoint
-    const hiddenStates = clipEncoder(tokens, config, tower.at("encoder"), { causal: false });
+    const hiddenStates = clipEncoder(tokens, config, tower.at("encoder"), { ...options, causal: false });
     const classToken = reshape(slice(hiddenStates.at(-1)!, { axis: 1, start: 0, length: 1 }), [batch, width]);
     return { hiddenStates, pooled: layerNorm(classToken, tower.at("post_layernorm"), { eps }) };
   });

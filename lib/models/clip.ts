@@ -10,16 +10,27 @@ import type { Params } from "../nn/params.js";
 import type { ClipConfig } from "./clip-config.js";
 import { type ClipTextInputs, type ClipTextOutputs, clipProjection, clipText } from "./clip-text.js";
 import { type ClipVisionOutputs, clipVision } from "./clip-vision.js";
+import type { RecomputeOptions } from "./regions.js";
 
 /** Texts [T, N] -> unit vectors [T, projection], f32 from a model of bf16. */
-export function clipTextFeatures(config: ClipConfig, p: Params, inputs: ClipTextInputs): ClipTextOutputs & { readonly textEmbeds: Tensor } {
-  const outputs = clipText(config.text, p, inputs);
+export function clipTextFeatures(
+  config: ClipConfig,
+  p: Params,
+  inputs: ClipTextInputs,
+  options: RecomputeOptions = {},
+): ClipTextOutputs & { readonly textEmbeds: Tensor } {
+  const outputs = clipText(config.text, p, inputs, options);
   return { ...outputs, textEmbeds: l2Normalize(outputs.textEmbeds!) }; // the text config of a whole model has a projection
 }
 
 /** Pictures [I, imageSize, imageSize, channels] -> unit vectors [I, projection], f32 from a model of bf16. */
-export function clipImageFeatures(config: ClipConfig, p: Params, pixels: Tensor): ClipVisionOutputs & { readonly imageEmbeds: Tensor } {
-  const outputs = clipVision(config.vision, p, pixels);
+export function clipImageFeatures(
+  config: ClipConfig,
+  p: Params,
+  pixels: Tensor,
+  options: RecomputeOptions = {},
+): ClipVisionOutputs & { readonly imageEmbeds: Tensor } {
+  const outputs = clipVision(config.vision, p, pixels, options);
   return { ...outputs, imageEmbeds: l2Normalize(clipProjection(outputs.pooled, config.projection, p.at("visual_projection"))) };
 }
 

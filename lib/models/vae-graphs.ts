@@ -5,6 +5,7 @@ import { randomNormal } from "../graph/ops/random.js";
 import { buildGraph, type Graph, type NamedTensor, type Tensor, typed } from "../graph/tensor.js";
 import type { Params } from "../nn/params.js";
 import { addGradients } from "./gradients.js";
+import type { RecomputeOptions } from "./regions.js";
 import { fromLatents, type Posterior, toLatents, vaeDecode, vaeEncode, vaeMoments, vaeSample } from "./vae.js";
 import type { VaeConfig } from "./vae-config.js";
 
@@ -45,21 +46,25 @@ export function scalingGraph({ config, params }: VaeGraphs, shape: Shape, way: "
 }
 
 /** Gradients of both halves, or of the one that has a shape. Parameters of the other have gradient zero. */
-export function vaeGradientGraph({ config, params }: VaeGraphs, { pixels, latents }: { pixels: Shape | undefined; latents: Shape | undefined }): Graph {
+export function vaeGradientGraph(
+  { config, params }: VaeGraphs,
+  { pixels, latents }: { pixels: Shape | undefined; latents: Shape | undefined },
+  options: RecomputeOptions = {},
+): Graph {
   return buildGraph(g => {
     const inputs: NamedTensor[] = [];
     const outputs: NamedTensor[] = [];
     const named = (name: string, tensor: Tensor): NamedTensor => ({ name, tensor, layout: "bchw" });
     if (pixels) {
       const x = map(params, "pixels", pixels);
-      const { mean, logvar } = vaeEncode(config, params, x);
+      const { mean, logvar } = vaeEncode(config, params, x, options);
       outputPosterior(g, { mean, logvar });
       inputs.push(named("pixels", x));
       outputs.push(named("d mean", mean), named("d logvar", logvar));
     }
     if (latents) {
       const z = map(params, "latents", latents);
-      const decoded = vaeDecode(config, params, z);
+      const decoded = vaeDecode(config, params, z, options);
       g.output("decoded", decoded, "bchw");
       inputs.push(named("latents", z));
       outputs.push(named("d decoded", decoded));

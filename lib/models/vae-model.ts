@@ -7,6 +7,7 @@ import { type ModelDType, type ParameterStore, Params } from "../nn/params.js";
 import { convert, type HostDType, type HostTensor, hostTensor } from "../util/host-tensor.js";
 import { gradientsOf, type ModelGradients } from "./gradients.js";
 import { checkDType, type ModelCreateOptions, ModelHandle, type ModelLoadOptions, readConfig } from "./model-handle.js";
+import type { RecomputeOptions } from "./regions.js";
 import { logvarRange } from "./vae.js";
 import { parseVaeConfig, type VaeConfig, vaeFactor } from "./vae-config.js";
 import { decodeGraph, encodeGraph, momentsGraph, sampleGraph, scalingGraph, vaeGradientGraph } from "./vae-graphs.js";
@@ -137,7 +138,10 @@ export class AutoencoderKL implements AsyncDisposable {
   }
 
   /** Gradients of sum(output * cotangent) over encoder (where pixels are given) and decoder (latents), with respect to both and to every parameter. */
-  async lossAndGrads({ pixels, latents, cotangents }: VaeGradientInputs, { signal }: { readonly signal?: AbortSignal } = {}): Promise<VaeGradients> {
+  async lossAndGrads(
+    { pixels, latents, cotangents }: VaeGradientInputs,
+    { signal, recompute }: RecomputeOptions & { readonly signal?: AbortSignal } = {},
+  ): Promise<VaeGradients> {
     if (!pixels && !latents) throw new ConfigError("AutoencoderKL.lossAndGrads", "inputs", "pixels, latents or both", "neither");
     if (pixels) this.#expectMap("lossAndGrads", "pixels", pixels, this.config.inChannels);
     if (latents) this.#expectMap("lossAndGrads", "latents", latents, this.config.latentChannels);
@@ -145,7 +149,7 @@ export class AutoencoderKL implements AsyncDisposable {
     const pairs = Object.entries({ pixels, latents, "d mean": mean, "d logvar": logvar, "d decoded": decoded });
     const inputs = Object.fromEntries(pairs.filter((pair): pair is [string, HostTensor] => pair[1] !== undefined));
     const shapes = { pixels: pixels?.shape, latents: latents?.shape };
-    const results = await this.#run(["gradients", shapes], () => vaeGradientGraph(this, shapes), { inputs }, signal);
+    const results = await this.#run(["gradients", recompute, shapes], () => vaeGradientGraph(this, shapes, { recompute }), { inputs }, signal);
     const outputs = Object.fromEntries(["mean", "logvar", "decoded"].flatMap(name => (results[name] ? [[name, results[name]]] : [])));
     return { ...gradientsOf(results), outputs };
   }

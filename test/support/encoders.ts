@@ -4,6 +4,7 @@ import type { Graph } from "../../lib/graph/tensor.js";
 import { parseClipConfig, parseClipTextConfig } from "../../lib/models/clip-config.js";
 import { clipGraph, textFeed, textGradientGraph } from "../../lib/models/clip-graphs.js";
 import { declareClip, declareClipText } from "../../lib/models/clip-parameters.js";
+import type { RecomputeOptions } from "../../lib/models/regions.js";
 import { parseVaeConfig } from "../../lib/models/vae-config.js";
 import { vaeGradientGraph } from "../../lib/models/vae-graphs.js";
 import { declareVae } from "../../lib/models/vae-parameters.js";
@@ -14,7 +15,7 @@ import { pseudoRandom } from "./unet.js";
 
 export interface Encoder {
   declare(dtype: ModelDType): ParameterStore;
-  build(params: Params): Graph;
+  build(params: Params, options?: RecomputeOptions): Graph;
   readonly inputs: Readonly<Record<string, HostTensor>>;
   readonly outputs: readonly string[];
 }
@@ -39,7 +40,7 @@ function autoencoder(): Encoder {
   const cotangents = { "d mean": pseudoRandom([2, 4, 4, 4], 3), "d logvar": pseudoRandom([2, 4, 4, 4], 4), "d decoded": pseudoRandom([2, 3, 8, 8], 5) };
   return {
     declare: dtype => declareVae(config, dtype),
-    build: params => vaeGradientGraph({ config, params }, { pixels: pixels.shape, latents: latents.shape }),
+    build: (params, options) => vaeGradientGraph({ config, params }, { pixels: pixels.shape, latents: latents.shape }, options),
     inputs: { pixels, latents, ...cotangents },
     outputs: ["mean", "logvar", "decoded", "d input pixels", "d input latents"],
   };
@@ -49,7 +50,7 @@ function textEncoder(): Encoder {
   const config = parseClipTextConfig({ ...textConfig, projection_dim: 12 }, "text", { projection: true });
   return {
     declare: dtype => declareClipText(config, dtype),
-    build: params => textGradientGraph(config, params, { inputIds, attentionMask }, { hiddenStates: [-2], cotangents: ["textEmbeds"] }),
+    build: (params, options) => textGradientGraph(config, params, { inputIds, attentionMask }, { hiddenStates: [-2], cotangents: ["textEmbeds"], ...options }),
     inputs: { ...textFeed(config, { inputIds, attentionMask }), "d textEmbeds": pseudoRandom([2, 12]) },
     outputs: ["lastHiddenState", "hiddenStates.0", "textEmbeds"],
   };
@@ -60,7 +61,7 @@ function bothTowers(): Encoder {
   const pixels = pseudoRandom([3, 3, 16, 16]);
   return {
     declare: dtype => declareClip(config, dtype),
-    build: params => clipGraph(config, params, { inputIds, pixels }, ["logitsPerImage"]),
+    build: (params, options) => clipGraph(config, params, { inputIds, pixels }, { cotangents: ["logitsPerImage"], ...options }),
     inputs: { ...textFeed(config.text, { inputIds }), pixels, "d logitsPerImage": pseudoRandom([3, 2]) },
     outputs: ["logitsPerImage", "textEmbeds", "imageEmbeds", "d input pixels"],
   };
