@@ -34,6 +34,7 @@ export {
 } from "./models/clip-text-model.js";
 export type { ModelGradients } from "./models/gradients.js";
 export type { ModelCreateOptions, ModelLoadOptions } from "./models/model-handle.js";
+export type { Recompute, RecomputeOptions } from "./models/regions.js";
 export { parseUNetConfig, type UNetConfig } from "./models/unet-config.js";
 export { UNet, type UNetCreateOptions, type UNetGradients, type UNetLoadOptions } from "./models/unet-model.js";
 export { parseVaeConfig, type VaeConfig } from "./models/vae-config.js";
