@@ -13,8 +13,42 @@ export { compileGraph } from "./graph/compile.js";
 export { printProgram } from "./graph/print.js";
 export type { Program } from "./graph/program.js";
 export { type Executable, Session, type SessionOptions, type Trace } from "./graph/session.js";
+export { type ClipConfig, type ClipTextConfig, type ClipVisionConfig, parseClipConfig, parseClipTextConfig } from "./models/clip-config.js";
+export type { ClipTextHostInputs, ClipTextSelection } from "./models/clip-graphs.js";
+export {
+  Clip,
+  type ClipCreateOptions,
+  type ClipGradients,
+  type ClipHostInputs,
+  type ClipImageFeatures,
+  type ClipLoadOptions,
+  type ClipResults,
+} from "./models/clip-model.js";
+export {
+  ClipText,
+  type ClipTextCotangents,
+  type ClipTextCreateOptions,
+  type ClipTextFeatures,
+  type ClipTextLoadOptions,
+  type ClipTextRunOptions,
+} from "./models/clip-text-model.js";
+export type { ModelGradients } from "./models/gradients.js";
+export type { ModelCreateOptions, ModelLoadOptions } from "./models/model-handle.js";
+export type { Recompute, RecomputeOptions } from "./models/regions.js";
 export { parseUNetConfig, type UNetConfig } from "./models/unet-config.js";
 export { UNet, type UNetCreateOptions, type UNetGradients, type UNetLoadOptions } from "./models/unet-model.js";
+export { parseVaeConfig, type VaeConfig } from "./models/vae-config.js";
+export {
+  AutoencoderKL,
+  type HostPosterior,
+  type PosteriorNoise,
+  type VaeCreateOptions,
+  type VaeGradientInputs,
+  type VaeGradients,
+  type VaeLoadOptions,
+  type VaeRunOptions,
+} from "./models/vae-model.js";
+export type { TilingOptions } from "./models/vae-tiles.js";
 export { LoraAdapter, type LoraOptions } from "./nn/lora.js";
 export { ParameterStore, Params } from "./nn/params.js";
 export { diffusionDpo } from "./objectives/diffusion-dpo.js";
