@@ -1,5 +1,6 @@
 /** Every public name of attune. */
 
+export { hubCache, type ResolveOptions, resolveModel } from "./data/hub-cache.js";
 export { decodePng, encodePng, type Image } from "./data/image.js";
 export { type DeferredTensor, readSafetensors, SafetensorsFile, writeSafetensors } from "./data/safetensors.js";
 export { ClipTokenizer, type EncodeOptions, type TokenBatch, type Truncation } from "./data/tokenizer.js";
