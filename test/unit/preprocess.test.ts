@@ -47,6 +47,20 @@ describe.each(filters.map(filter => [filter.name, filter] as const))("%s", (_, f
     );
   });
 
+  test("each channel is what it is alone", () => {
+    fc.assert(
+      fc.property(sizes, fc.constantFrom(2 as const, 3 as const, 4 as const), ([width, height, w, h], channels) => {
+        const { data } = noise(width * channels, height, 5, 1);
+        const together = resize({ width, height, channels, data }, w, h, filter).data;
+        for (let c = 0; c < channels; c++) {
+          const of = (values: Uint8Array): Uint8Array => values.filter((_, i) => i % channels === c);
+          expect(resize({ width, height, channels: 1, data: of(data) }, w, h, filter).data).toEqual(of(together));
+        }
+      }),
+      { numRuns: 40 },
+    );
+  });
+
   test("the same size is the same picture", () => {
     const image = noise(13, 7);
     expect(resize(image, 13, 7, filter)).toEqual(image);
