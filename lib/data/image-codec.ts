@@ -14,16 +14,30 @@ export async function decodeImage(bytes: Uint8Array, source = "image"): Promise<
   if (signature.every((byte, i) => bytes[i] === byte)) return decodePng(bytes, source);
   if (bytes.length === 0) throw new DataError(source, "expected a picture, received no bytes");
   const sharp = loadSharp(`decode ${source}`);
+  const open = () => sharp(bytes, { ignoreIcc: true, failOn: "error", limitInputPixels: maxPixels });
   try {
-    const { data, info } = await sharp(bytes, { ignoreIcc: true, failOn: "error", limitInputPixels: maxPixels })
-      .toColourspace("srgb")
-      .raw({ depth: "uchar" })
-      .toBuffer({ resolveWithObject: true });
+    const inks = (await open().metadata()).space === "cmyk"; // sharp would convert by a profile of a press
+    const pixels = inks ? open().pipelineColourspace("cmyk").toColourspace("cmyk") : open().toColourspace("srgb");
+    const { data, info } = await pixels.raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true });
     const { width, height, channels } = info;
-    return { width, height, channels: channels as Image["channels"], data: new Uint8Array(data.buffer, data.byteOffset, data.length) };
+    const values = new Uint8Array(data.buffer, data.byteOffset, data.length);
+    return inks ? fromInks(values, width, height) : { width, height, channels: channels as Image["channels"], data: values };
   } catch (cause) {
     throw new DataError(source, `cannot be decoded: ${(cause as Error).message}`, {}, { cause });
   }
+}
+
+/** CMYK to RGB as Pillow does it: each colour is what its ink leaves of what black leaves, in 8 bits. */
+function fromInks(inks: Uint8Array, width: number, height: number): Image {
+  const data = new Uint8Array(width * height * 3);
+  for (let p = 0; p < width * height; p++) {
+    const light = 255 - inks[4 * p + 3]!;
+    for (let c = 0; c < 3; c++) {
+      const product = inks[4 * p + c]! * light + 128;
+      data[3 * p + c] = light - ((product + (product >> 8)) >> 8); // light * ink / 255, rounded
+    }
+  }
+  return { width, height, channels: 3, data };
 }
 
 export interface EncodeImageOptions {

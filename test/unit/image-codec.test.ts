@@ -51,6 +51,16 @@ test("neither a colour profile nor an orientation changes the stored pixels, as 
   expect(worst((await decodeImage(file)).data, new Uint8Array(await sharp(file).raw().toBuffer()))).toBeGreaterThan(2); // sharp alone would convert
 });
 
+test("CMYK: each colour is what its ink leaves of what black leaves", async () => {
+  const { data, width, height, channels } = smooth(3);
+  const file = await sharp(data, { raw: { width, height, channels } }).toColourspace("cmyk").jpeg().toBuffer();
+  const inks = await sharp(file, { ignoreIcc: true }).pipelineColourspace("cmyk").toColourspace("cmyk").raw().toBuffer();
+  const image = await decodeImage(file);
+  expect([image.channels, inks.length, new Set(inks).size > 20]).toEqual([3, 4 * width * height, true]);
+  const exact = Array.from(image.data, (_, i) => 255 * (1 - inks[4 * Math.floor(i / 3) + (i % 3)]! / 255) * (1 - inks[4 * Math.floor(i / 3) + 3]! / 255));
+  expect(Math.max(...exact.map((value, i) => Math.abs(value - image.data[i]!)))).toBeLessThanOrEqual(0.5 + 1e-9);
+});
+
 test.each([
   ["no bytes", new Uint8Array(0)],
   ["text", Buffer.from("hello")],
