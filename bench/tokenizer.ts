@@ -1,6 +1,6 @@
-/** Prompts per second of CPU time of the CLIP tokenizer, over real prompts: from an empty cache, and again. `--python <interpreter with tokenizers>` runs Hugging
- *  Face's on one thread in the same minute and gives the ratio; ids must be equal. `--tokenizer <folder>` and `--prompts <JSON array of strings>` stand in
- *  for the data of ATTUNE_TEST_DATA. Exits 1 if an id differs. */
+/** Prompts per second of CPU time of the CLIP tokenizer, over real prompts: from an empty cache, and again. `--python <interpreter with tokenizers>` runs
+ *  Hugging Face's on one thread in the same minute and gives the ratio; ids must be equal. `--tokenizer <folder>` and `--prompts <JSON array of strings>`
+ *  stand in for the data of ATTUNE_TEST_DATA. Exits 1 if an id differs. */
 
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";

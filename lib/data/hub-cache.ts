@@ -9,7 +9,8 @@ import { ConfigError, DataError } from "../errors.js";
 export interface ResolveOptions {
   /** A branch, tag, "refs/pr/<n>" or full commit; "main" by default. */
   readonly revision?: string;
-  /** The folder that holds models--org--name. By default HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub, the first that is set. */
+  /** The folder that holds models--org--name. By default HF_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub or ~/.cache/huggingface/hub: the
+   *  first that is set. */
   readonly cacheDir?: string;
   /** Where those variables are looked up; process.env by default. */
   readonly env?: Readonly<Record<string, string | undefined>>;

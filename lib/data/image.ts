@@ -54,8 +54,8 @@ export function encodePng(image: Image): Uint8Array {
   return Buffer.concat([signature, chunk("IHDR", header), chunk("IDAT", deflateSync(filtered(image))), chunk("IEND", new Uint8Array(0))]);
 }
 
-/** The picture in a PNG file: 8 bits per channel (of 16-bit samples the upper byte, as libpng and Pillow take them), palettes expanded, transparency as an alpha
- *  channel. `source` names the file in errors. Throws DataError for anything that is not a complete, valid PNG. */
+/** The picture in a PNG file: 8 bits per channel (of 16-bit samples the upper byte, as libpng and Pillow take them), palettes expanded, transparency as an
+ *  alpha channel. `source` names the file in errors. Throws DataError for anything that is not a complete, valid PNG. */
 export function decodePng(file: Uint8Array, source = "png"): Image {
   const { header, palette, transparency, compressed } = readChunks(file, source);
   return expand(storedSamples(header, compressed, source), header, palette, transparency, source);
