@@ -1,7 +1,23 @@
 /** Every public name of attune. */
 
-export { decodePng, encodePng, type Image } from "./data/image.js";
+export { hubCache, type ResolveOptions, resolveModel } from "./data/hub-cache.js";
+export { decodePng, encodePng, type Image, overWhite, toRgb } from "./data/image.js";
+export { decodeImage, type EncodeImageOptions, encodeImage } from "./data/image-codec.js";
+export {
+  type ClipImageOptions,
+  clipImages,
+  clipMean,
+  clipStd,
+  imagesOf,
+  type TrainingImage,
+  type TrainingOptions,
+  trainingImage,
+  vaeImages,
+} from "./data/preprocess.js";
+export { bicubic, bilinear, lanczos, type ResampleFilter, resize } from "./data/resample.js";
 export { type DeferredTensor, readSafetensors, SafetensorsFile, writeSafetensors } from "./data/safetensors.js";
+export { ClipTokenizer, type EncodeOptions, type TokenBatch, type Truncation } from "./data/tokenizer.js";
+export type { AddedToken, SpecialTokens, TokenizerData } from "./data/tokenizer-files.js";
 export { readWeights } from "./data/weights.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
