@@ -1,5 +1,6 @@
 /** q(x_t | x_0) in the graph, and the one place that says what a pair shares: winner and loser are noised with the same noise at the same timestep. */
 
+import { ConfigError } from "../errors.js";
 import { add, mul } from "../graph/ops/elementwise.js";
 import { embedding } from "../graph/ops/embed.js";
 import { constant } from "../graph/ops/leaf.js";
@@ -58,6 +59,8 @@ export function noiseTarget(schedule: NoiseSchedule, clean: Tensor, { noise, tim
   const at = (value: (alphaCumprod: number) => number): Tensor => coefficient(schedule, value, timestep, clean.dtype);
   if (schedule.predictionType === "epsilon") return noise;
   if (schedule.predictionType === "sample") return clean;
+  if (schedule.predictionType !== "v_prediction")
+    throw new ConfigError("noising", "predictionType", "epsilon, v_prediction or sample: a flow has no alphasCumprod", schedule.predictionType);
   return add(
     mul(
       clean,

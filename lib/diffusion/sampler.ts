@@ -128,10 +128,10 @@ function coefficients({ denoised, clip, update }: SchedulerStep): Record<(typeof
     denoisedSample: denoised.sample,
     denoisedOutput: denoised.output,
     clip: clip ?? 3e38,
-    state: update.state,
-    denoised: update.denoised,
-    output: update.output,
-    noise: update.noise,
+    state: update.state ?? 0,
+    denoised: update.denoised ?? 0,
+    output: update.output ?? 0,
+    noise: update.noise ?? 0,
   };
 }
 

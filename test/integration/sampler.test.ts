@@ -40,13 +40,13 @@ test("a run equals the scheduler's arithmetic on the host", async () => {
   const cs = [0.5, -1];
   const plan = scheduler(schedule, 7);
   // The start of the run is what a "sampler" of no denoising would return: one step whose update keeps x.
-  const keep = () => [{ timestep: 0, denoised: { sample: 0, output: 0 }, update: { state: 1, denoised: 0, output: 0, noise: 0 } }];
+  const keep = () => [{ timestep: 0, level: { signal: 0, noise: 1 }, denoised: { sample: 0, output: 0 }, update: { state: 1 } }];
   const x = await sample({ scheduler: keep, condition: condition(cs) });
   for (const { timestep, denoised, clip = Infinity, update } of plan)
     for (const [i, v] of x.entries()) {
       const out = toyOnHost(v, cs[Math.floor(i / size)]!, timestep);
       const d = Math.max(-clip, Math.min(clip, denoised.sample * v + denoised.output * out));
-      x[i] = update.state * v + update.denoised * d + update.output * out;
+      x[i] = update.state! * v + update.denoised! * d + update.output! * out;
     }
   const ours = await sample({ scheduler, condition: condition(cs) });
   for (const [i, v] of ours.entries()) expect(Math.abs(v - x[i]!)).toBeLessThan(1e-12);

@@ -5,7 +5,8 @@ import { cleanSample, predictedNoise, targetForm } from "../../lib/diffusion/pre
 import { ConfigError } from "../../lib/errors.js";
 import { ddim } from "../../lib/schedulers/ddim.js";
 import { ddpm } from "../../lib/schedulers/ddpm.js";
-import { type Scheduler, spacedTimesteps } from "../../lib/schedulers/scheduler.js";
+import type { Scheduler } from "../../lib/schedulers/scheduler.js";
+import { spacedTimesteps } from "../../lib/schedulers/timesteps.js";
 
 const variance = 0.25; // data N(0, variance): the best noise prediction is x sqrt(1 - a) / (a variance + 1 - a)
 const schedule = noiseSchedule();
@@ -21,7 +22,7 @@ function ddimError(steps: number): number {
   let x = 1;
   for (const { timestep, denoised, update } of plan) {
     const out = bestNoise(x, timestep);
-    x = update.state * x + update.denoised * (denoised.sample * x + denoised.output * out) + update.output * out;
+    x = update.state! * x + update.denoised! * (denoised.sample * x + denoised.output * out) + update.output! * out;
   }
   return Math.abs(x - std(schedule.alphasCumprod[0]!) / std(schedule.alphasCumprod[plan[0]!.timestep]!));
 }
@@ -37,8 +38,8 @@ function variances(scheduler: Scheduler, steps: number): number {
   let v = 1;
   for (const { timestep, denoised, update } of scheduler(schedule, steps)) {
     const out = bestNoise(1, timestep);
-    const gain = update.state + update.denoised * (denoised.sample + denoised.output * out) + update.output * out;
-    v = gain * gain * v + update.noise * update.noise;
+    const gain = update.state! + update.denoised! * (denoised.sample + denoised.output * out) + (update.output ?? 0) * out;
+    v = gain * gain * v + (update.noise ?? 0) ** 2;
   }
   return v;
 }
