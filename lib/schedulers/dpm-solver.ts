@@ -33,10 +33,11 @@ export function dpmSolver(options: DpmSolverOptions = {}): Scheduler {
     throw new ConfigError("dpmSolver", "clip", `absent where algorithm is ${algorithm}, which has no clean estimate`, clip.clip);
   return (process, steps, skip = 0) => {
     const { timesteps, levels } = solverGrid("dpmSolver", process, { steps, skip, rules }, { ...options, finalSigma });
-    const plan = timesteps.map((timestep, i) => {
-      const level = levels[i]!;
+    return timesteps.slice(skip).map((timestep, age) => {
+      const i = skip + age,
+        level = levels[i]!;
       const m = estimate(process, level, data ? "data" : "noise");
-      const used = Math.min(stepOrder(options, steps, i, levels), i - skip + 1);
+      const used = Math.min(stepOrder(options, steps, i, levels), age + 1);
       const history = levels.slice(i - used + 1, i + 1).reverse();
       return {
         timestep,
@@ -44,10 +45,9 @@ export function dpmSolver(options: DpmSolverOptions = {}): Scheduler {
         denoised: process.cleanSample(level),
         ...clip,
         update: multistep(rule(algorithm, solverType, used, level, levels[i + 1]!), m, [levels[i + 1]!, ...history].map(lambda)),
-        remember: remembered(data ? "denoised" : m, Math.min(order, i - skip + 2)),
+        remember: remembered(data ? "denoised" : m, Math.min(order, age + 2)),
       };
     });
-    return plan.slice(skip);
   };
 }
 

@@ -37,7 +37,10 @@ export function flowMatchEuler(options: FlowMatchEulerOptions = {}): Scheduler {
         shrink = next / sigma,
         level = { signal: 1 - sigma, noise: sigma };
       const update = stochastic ? { denoised: 1 - next, noise: next } : { state: shrink, denoised: 1 - shrink };
-      return { timestep: f32(sigma * process.steps), level, denoised: process.cleanSample(level), update };
+      const denoised = process.cleanSample(level);
+      if (!Number.isFinite(denoised.sample))
+        throw new ConfigError("flowMatchEuler", "predictionType", "flow_prediction: noise alone has no clean estimate from its noise", "epsilon");
+      return { timestep: f32(sigma * process.steps), level, denoised, update };
     });
     return plan.slice(skip);
   };

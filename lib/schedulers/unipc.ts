@@ -31,11 +31,12 @@ export function uniPC(options: UniPCOptions = {}): Scheduler {
       if (levels[i + 1]!.noise === 0 || levels[i + 1]!.noise === levels[i]!.noise) return 1;
       return Math.min(lowerOrderFinal ? Math.min(order, steps - i) : order, i - skip + 1);
     };
-    const plan = timesteps.map((timestep, i): SchedulerStep => {
-      const level = levels[i]!;
+    return timesteps.slice(skip).map((timestep, age): SchedulerStep => {
+      const i = skip + age,
+        level = levels[i]!;
       const m = estimate(process, level, predictX0 ? "data" : "noise");
       const stretch = (from: number, used: number): Stretch => ({ options, to: levels[from + 1]!, history: levels.slice(from - used + 1, from + 1).reverse() });
-      const corrects = i > skip && !disableCorrector.includes(i - 1) && levels[i]!.noise !== levels[i - 1]!.noise;
+      const corrects = age > 0 && !disableCorrector.includes(i - 1) && levels[i]!.noise !== levels[i - 1]!.noise;
       const corrected = corrects ? corrector(stretch(i - 1, orderOf(i - 1)), m) : state;
       return {
         timestep,
@@ -43,10 +44,9 @@ export function uniPC(options: UniPCOptions = {}): Scheduler {
         denoised: process.cleanSample(level),
         ...clip,
         update: predictor(stretch(i, orderOf(i)), corrected, m),
-        remember: remembered(corrects ? corrected : "state", predictX0 ? "denoised" : m, i - skip, order),
+        remember: remembered(corrects ? corrected : "state", predictX0 ? "denoised" : m, age, order),
       };
     });
-    return plan.slice(skip);
   };
 }
 
