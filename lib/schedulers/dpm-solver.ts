@@ -17,6 +17,8 @@ export interface DpmSolverOptions extends SolverOptions, ClipOptions {
   readonly order?: 1 | 2 | 3;
   /** The second-order rule; "midpoint" by default. */
   readonly solverType?: "midpoint" | "heun";
+  /** Order 3 as released weighs the second difference by half of what its integral is, and so converges with order 2. True weighs it whole. */
+  readonly exactThird?: boolean;
   /** Lowers the order towards the end of a run of less than 15 steps. True by default. */
   readonly lowerOrderFinal?: boolean;
   /** The last step is of order 1 in any case; a last step to clean data always is. */
@@ -44,7 +46,7 @@ export function dpmSolver(options: DpmSolverOptions = {}): Scheduler {
         level,
         denoised: process.cleanSample(level),
         ...clip,
-        update: multistep(rule(algorithm, solverType, used, level, levels[i + 1]!), m, [levels[i + 1]!, ...history].map(lambda)),
+        update: multistep(rule(options, used, level, levels[i + 1]!), m, [levels[i + 1]!, ...history].map(lambda)),
         remember: remembered(data ? "denoised" : m, Math.min(order, age + 2)),
       };
     });
@@ -79,14 +81,16 @@ interface Rule {
   readonly noise: number;
 }
 
-/** Coefficients of one step from `from` to `to`, from z, the span of lambda, and e^z - 1. Those of "heun" and order 3 are the exact integrals of the differences
+/** Coefficients of one step from `from` to `to`, from z, the span of lambda, and e^z - 1. Those of "heun" and order 3 are the integrals of the differences
  *  against e^z, those of "midpoint" halve c0. */
-function rule(algorithm: DpmSolverAlgorithm, solverType: "midpoint" | "heun", order: number, from: Level, to: Level): Rule {
+function rule({ algorithm = "dpmsolver++", solverType = "midpoint", exactThird = false }: DpmSolverOptions, order: number, from: Level, to: Level): Rule {
   const h = lambda(to) - lambda(from);
   const weights = (z: number, scale: number): Pick<Rule, "c0" | "c1" | "c2"> => {
-    const e = Math.expm1(z);
-    if (order === 1) return { c0: scale * e, c1: 0, c2: 0 };
-    return { c0: scale * e, c1: solverType === "heun" || order === 3 ? scale * (e / z - 1) : (scale * e) / 2, c2: scale * ((e - z) / (z * z) - 0.5) };
+    const e = Math.expm1(z),
+      c0 = scale * e;
+    if (order === 1) return { c0, c1: 0, c2: 0 };
+    const c1 = solverType === "heun" || order === 3 ? scale * (e / z - 1) : c0 / 2;
+    return { c0, c1, c2: (exactThird ? 2 : 1) * scale * ((e - z) / (z * z) - 0.5) };
   };
   if (algorithm === "dpmsolver++") return { first: to.noise / from.noise, ...weights(-h, -to.signal), noise: 0 };
   if (algorithm === "dpmsolver") return { first: to.signal / from.signal, ...weights(h, -to.noise), noise: 0 };
