@@ -32,6 +32,7 @@ export type { ExplodingOptions } from "./schedulers/exploding.js";
 export { dynamicShift, type FlowMatchEulerOptions, flowMatchEuler } from "./schedulers/flow-match-euler.js";
 export { type HeunOptions, heun } from "./schedulers/heun.js";
 export { type LcmOptions, lcm } from "./schedulers/lcm.js";
+export { type PndmOptions, pndm } from "./schedulers/pndm.js";
 export type { Combination, ForwardProcess, Level, Remembered, Scheduler, SchedulerStep } from "./schedulers/scheduler.js";
 export type { FinalSigma, SigmaSpacing } from "./schedulers/sigmas.js";
 export type { TimestepSpacing } from "./schedulers/timesteps.js";

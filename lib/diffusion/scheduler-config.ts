@@ -11,6 +11,7 @@ import { eulerAncestral } from "../schedulers/euler-ancestral.js";
 import { type FlowMatchEulerOptions, flowMatchEuler } from "../schedulers/flow-match-euler.js";
 import { heun } from "../schedulers/heun.js";
 import { lcm } from "../schedulers/lcm.js";
+import { pndm } from "../schedulers/pndm.js";
 import type { Scheduler } from "../schedulers/scheduler.js";
 import type { FinalSigma, SigmaSpacing } from "../schedulers/sigmas.js";
 import type { TimestepSpacing } from "../schedulers/timesteps.js";
@@ -56,6 +57,7 @@ const classes: Readonly<Record<string, (reader: ConfigReader, args: SchedulerArg
   FlowMatchEulerDiscreteScheduler: readFlowMatch,
   HeunDiscreteScheduler: reader => heun({ ...spacing(reader, "linspace"), ...sigmaSpacing(reader), ...clip(reader, false) }),
   LCMScheduler: readLcm,
+  PNDMScheduler: readPndm,
   UniPCMultistepScheduler: readUniPC,
 };
 
@@ -93,6 +95,12 @@ function readEuler(reader: ConfigReader): Scheduler {
 
 function readLcm(reader: ConfigReader): Scheduler {
   return lcm({ originalSteps: reader.count("original_inference_steps", 50), timestepScaling: reader.number("timestep_scaling", 10), ...clip(reader, false) });
+}
+
+function readPndm(reader: ConfigReader): Scheduler {
+  const skips = reader.boolean("skip_prk_steps", false);
+  if (!skips) reader.problem("skip_prk_steps", "true: a start by Runge-Kutta is not supported", skips);
+  return pndm({ ...spacing(reader, "leading"), setAlphaToOne: reader.boolean("set_alpha_to_one", false) });
 }
 
 function readDpmSolver(reader: ConfigReader): Scheduler {
