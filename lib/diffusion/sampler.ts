@@ -97,10 +97,10 @@ export class Sampler {
       { batch, condition, uncondition, extra } = prepared;
     const guided = uncondition !== undefined && guides(options.guidanceInterval, step.level);
     const variant = { batch, guided, rescaled: guided && guidanceRescale !== 0, extraChannels: extra?.shape[3] ?? 0, terms };
-    const zeros = hostTensor(this.#options.dtype, x.shape);
+    const zeros = (): HostTensor => hostTensor(this.#options.dtype, x.shape);
     const inputs: Record<string, HostTensor> = { ...condition, ...(guided && uncondition), ...(extra && { extra }), x };
-    for (let k = 0; k < memoryRead(terms); k++) if (isRead(terms, k)) inputs[`memory${k}`] = memory[k] ?? zeros;
-    if (usesNoise(terms)) inputs.noise = drawsNoise(step) ? await this.#noise(options, prepared, streams.step, number) : zeros;
+    for (let k = 0; k < memoryRead(terms); k++) if (isRead(terms, k)) inputs[`memory${k}`] = memory[k] ?? zeros();
+    if (usesNoise(terms)) inputs.noise = drawsNoise(step) ? await this.#noise(options, prepared, streams.step, number) : zeros();
     const scalars = { ...stepScalars(step, terms), guidanceScale, guidanceRescale };
     return this.#options.session.run(this.#stepProgram(variant), { inputs, scalars }, signal ? { signal } : {});
   }

@@ -107,6 +107,9 @@ function readDpmSolver(reader: ConfigReader): Scheduler {
   reader.only("use_lu_lambdas", false);
   reader.only("variance_type", null);
   reader.only("lambda_min_clipped", Number.NEGATIVE_INFINITY);
+  // released code cuts the fraction off those timesteps alone
+  if (reader.raw("beta_schedule") === "squaredcos_cap_v2" && reader.raw("use_karras_sigmas") === true)
+    reader.problem("use_karras_sigmas", "false where beta_schedule is squaredcos_cap_v2", true);
   const algorithm = oneOf<DpmSolverAlgorithm>(reader, "algorithm_type", "dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver");
   return dpmSolver({
     algorithm,

@@ -4,7 +4,7 @@ import { ConfigError } from "../errors.js";
 import { denoised } from "./combination.js";
 import { type Combination, checkCounts, type ForwardProcess, type Level } from "./scheduler.js";
 import { interpolate, levelOfSigma, logTable, respaced, type SigmaOptions, timestepOfSigma, trainSigmas } from "./sigmas.js";
-import { type SpacingOptions, solverTimesteps } from "./timesteps.js";
+import { roundHalfEven, type SpacingOptions, solverTimesteps } from "./timesteps.js";
 
 export interface SolverOptions extends SpacingOptions, SigmaOptions {
   /** Levels of a rectified flow, x = (1 - s) clean + s noise, shifted: s <- shift s / (1 + (shift - 1) s); for models of flow prediction. */
@@ -56,7 +56,7 @@ export function solverGrid(
   const sigmas = respaced(sigmaSpacing, options.sigmaMin ?? table[0]!, options.sigmaMax ?? table.at(-1)!, steps);
   const logs = logTable(table);
   // released code rounds the timesteps of Karras' spacing, and cuts the fraction off those of the others
-  const whole = sigmaSpacing === "karras" ? Math.round : Math.trunc;
+  const whole = sigmaSpacing === "karras" ? roundHalfEven : Math.trunc;
   const timesteps = sigmas.map(s => whole(timestepOfSigma(s, logs)));
   return grid(timesteps, sigmas);
 }

@@ -63,7 +63,8 @@ function checkSteps(most: number, steps: number): void {
   if (!Number.isSafeInteger(steps) || steps < 1 || steps > most) throw new ConfigError("scheduler", "steps", `an integer in [1, ${most}]`, steps);
 }
 
-function roundHalfEven(x: number): number {
+/** Rounds as numpy does: halves to even. */
+export function roundHalfEven(x: number): number {
   const floor = Math.floor(x),
     rest = x - floor;
   return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;

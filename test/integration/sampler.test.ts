@@ -4,7 +4,7 @@ import type { Denoiser } from "../../lib/diffusion/denoiser.js";
 import { noiseSchedule } from "../../lib/diffusion/noise-schedule.js";
 import { type SampleOptions, Sampler } from "../../lib/diffusion/sampler.js";
 import { ConfigError, ShapeError } from "../../lib/errors.js";
-import { add, cast, mean, mul, scale, sin } from "../../lib/graph/ops/elementwise.js";
+import { add, cast, mean, mul, scale, sin, square } from "../../lib/graph/ops/elementwise.js";
 import { input } from "../../lib/graph/ops/leaf.js";
 import { reshape, slice } from "../../lib/graph/ops/shape.js";
 import { Session } from "../../lib/graph/session.js";
@@ -151,7 +151,13 @@ test("a rescaled prediction has the conditional one's standard deviation", async
     const mean = x.reduce((a, b) => a + b) / x.length;
     return Math.sqrt(x.reduce((sum, v) => sum + (v - mean) ** 2, 0) / x.length);
   };
-  const run = (options: Partial<SampleOptions>) => guidedBy({ scheduler: output, steps: 1, condition: condition([1, -1]), ...options });
+  // a prediction that bends with the condition: the deviations of a channel and of the whole are not in one ratio
+  const bent: Denoiser = { ...toy, predict: (x, t, c, p) => add(toy.predict(x, t, c, p), mul(square(x), reshape(c.c!, [-1, 1, 1, 1]))) };
+  const sampler = samplerOf(bent, "f64");
+  const run = async (options: Partial<SampleOptions>) => {
+    const given = { scheduler: output, steps: 1, seed: 5, condition: condition([1, -1]), uncondition: condition([0]), ...options };
+    return (await sampler.sample(given)).data as Float64Array;
+  };
   const [cond, guided] = [await run({ guidanceScale: 1 }), await run({ guidanceScale: 4 })];
   const [full, half] = [await run({ guidanceScale: 4, guidanceRescale: 1 }), await run({ guidanceScale: 4, guidanceRescale: 0.5 })];
   for (const at of [0, size]) {

@@ -107,6 +107,7 @@ test("what is not supported is refused, all of it in one error; what a class doe
   refused({ _class_name: "EulerDiscreteScheduler", use_karras_sigmas: true, use_beta_sigmas: true }, "one spacing at most");
   refused({ _class_name: dpm, solver_type: "bh2", use_lu_lambdas: true, lambda_min_clipped: -5.1 }, "use_lu_lambdas, lambda_min_clipped, solver_type");
   expect(() => schedulerFromConfig({ _class_name: dpm, algorithm_type: "dpmsolver" }, "test")).toThrow(`expected finalSigma to be "sigma_min"`);
+  refused({ _class_name: dpm, beta_schedule: "squaredcos_cap_v2", use_karras_sigmas: true }, "expected use_karras_sigmas to be false where beta_schedule");
   refused({ _class_name: unipc, solver_p: {}, solver_order: 4 }, "solver_p, solver_order");
   refused({ _class_name: unipc, disable_corrector: 1 }, "disable_corrector");
   refused({ _class_name: "FlowMatchEulerDiscreteScheduler", use_dynamic_shifting: true }, "expected mu to be given where use_dynamic_shifting is set");
