@@ -1,5 +1,6 @@
 /** q(x_t | x_0) in the graph, and the one place that says what a pair shares: winner and loser are noised with the same noise at the same timestep. */
 
+import { ConfigError } from "../errors.js";
 import { constant } from "../graph/ops/leaf.js";
 import { addNoise as mixNoise, qSamplePair, velocity } from "../graph/ops/noise.js";
 import { randomInt } from "../graph/ops/random.js";
@@ -36,7 +37,7 @@ export function noisePairs(
   { stream, ...pair }: { readonly winners: Tensor; readonly losers?: Tensor; readonly timestep: Tensor; readonly stream: number },
 ): Noised {
   return scope("noise", () => {
-    const { noisy, target } = qSamplePair({ ...pair, alphasCumprod: table(schedule) }, { stream, prediction: schedule.predictionType, target: true });
+    const { noisy, target } = qSamplePair({ ...pair, alphasCumprod: table(schedule) }, { stream, prediction: kindOf(schedule), target: true });
     const { timestep } = pair;
     return { noisy, target: target!, timestep: pair.losers ? concat([timestep, timestep], 0) : timestep };
   });
@@ -55,12 +56,17 @@ export function addNoise(schedule: NoiseSchedule, clean: Tensor, draw: NoiseDraw
 
 /** What the model should predict: noise, v or x0 by the schedule's prediction type. */
 export function noiseTarget(schedule: NoiseSchedule, clean: Tensor, { noise, timestep }: NoiseDraw): Tensor {
-  if (schedule.predictionType === "epsilon") return noise;
-  if (schedule.predictionType === "sample") return clean;
-  return velocity(clean, noise, timestep, table(schedule));
+  const kind = kindOf(schedule);
+  if (kind === "epsilon") return noise;
+  return kind === "sample" ? clean : velocity(clean, noise, timestep, table(schedule));
 }
 
 /** alphasCumprod [T], which is a table of float32 numbers. */
 function table({ alphasCumprod, steps }: NoiseSchedule): Tensor {
   return constant(Array.from(alphasCumprod), [steps], "f32");
+}
+
+function kindOf({ predictionType }: NoiseSchedule): "epsilon" | "v_prediction" | "sample" {
+  if (predictionType !== "flow_prediction") return predictionType;
+  throw new ConfigError("noising", "predictionType", "epsilon, v_prediction or sample: a flow has no alphasCumprod", predictionType);
 }
