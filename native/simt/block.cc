@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "../core/error.h"
+#include "hopper.h"
 
 namespace attune {
 namespace simt {
@@ -102,7 +103,7 @@ void Block::run(const LaunchState& state, uint64_t index) {
 }
 
 void Block::end() {
-  if (abandoned) *launch->stop = true;
+  if (abandoned) *launch->stop = true, forget_multiplies();
   else if (!mbarriers.copies.empty()) report("bulk copy", "%zu in flight when the block ended", mbarriers.copies.size());
   const Quiet quiet;
   for (unsigned i = 0; i < threads; i++) dispose(lanes[i].fiber);
@@ -132,6 +133,7 @@ void Block::exit_thread() {
   if (self.copies.in_flight())
     report("cp.async", "a thread ends with copies that it has not waited for, the first issued at %s",
            to_string(self.copies.copies[self.copies.first].place).c_str());
+  end_multiplies();
   w.alive &= ~bit, w.runnable &= ~bit;
   if (!w.runnable) ready &= ~(1u << self.warp);
   self.done = true;
