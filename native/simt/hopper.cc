@@ -64,9 +64,13 @@ void load_box(void* to, const cuda::TensorMap* map, uint64_t* barrier, std::init
   if (offset % (8 * span)) report("tma", "a box goes to offset %lld, not a multiple of %d", static_cast<long long>(offset), 8 * span);
   if (offset < 0 || offset + bytes > int64_t(shared_bytes()))
     return report("tma", "a box of %d bytes leaves shared memory at offset %lld", bytes, static_cast<long long>(offset));
-  Box* const box = static_cast<Box*>(std::malloc(sizeof(Box)));
-  *box = {fields, static_cast<unsigned char*>(to), {}};
-  std::copy(coordinates.begin(), coordinates.end(), box->at);
+  Box* box;
+  {
+    const Quiet quiet;
+    box = static_cast<Box*>(std::malloc(sizeof(Box)));
+    *box = {fields, static_cast<unsigned char*>(to), {}};
+    std::copy(coordinates.begin(), coordinates.end(), box->at);
+  }
   BulkArg arg{};
   arg.w[0] = reinterpret_cast<uintptr_t>(box);
   bulk_issue(&land_box, arg, barrier, uint32_t(bytes), to, file, line);
@@ -149,6 +153,7 @@ void multiply_rows(void** lanes, int index, int warp, float* c) {
 
 /// Runs the first `retire` groups of a warp, all multiplies of one accumulator together.
 void retire_groups(void** lanes, uint32_t) {
+  const Quiet quiet;
   Queue& first = *static_cast<Queue*>(lanes[0]);
   if (first.retire < 0) {  // at commit: as many as chance says
     const bool early = opt.async_copy == Async::Early;
@@ -214,6 +219,7 @@ void forget_multiplies() {
 }
 
 void issue_multiply(const Multiply& multiply, const char* file, int line) {
+  const Quiet quiet;
   Queue& own = queue();
   if (own.count == 96) fail("wgmma", "more multiplies in flight than the twin can hold");
   InFlight& op = own.multiply[own.count++];
