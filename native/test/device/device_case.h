@@ -17,7 +17,8 @@ namespace test {
 
 using Shape = std::vector<int64_t>;
 
-/// One operand. `values`, where given, are used as they are (indices, masks); else numbers with mean `shift` and deviation `scale`.
+/// One operand. `values`, where given, are used as they are (indices, masks), again and again where there are more elements; else numbers with mean `shift` and
+/// deviation `scale`.
 struct Operand {
   DType dtype = DType::f32;
   Shape shape;

@@ -133,8 +133,9 @@ class Runner {
       wide.emplace_back(reference_dtype(o.dtype), o.absent ? Shape{} : o.shape);
       if (o.absent || o.made_by >= 0) continue;
       for (int64_t i = 0; i < numel(o.shape); i++) {
-        put(narrow.back().data(), o.dtype, i, o.values.empty() ? o.shift + o.scale * random.next() : o.values[size_t(i)]);
-        put(wide.back().data(), wide.back().dtype, i, o.stand_for.empty() ? get(narrow.back().data(), o.dtype, i) : o.stand_for[size_t(i)]);
+        put(narrow.back().data(), o.dtype, i, o.values.empty() ? o.shift + o.scale * random.next() : o.values[size_t(i) % o.values.size()]);
+        put(wide.back().data(), wide.back().dtype, i,
+            o.stand_for.empty() ? get(narrow.back().data(), o.dtype, i) : o.stand_for[size_t(i) % o.stand_for.size()]);
       }
     }
     const auto wide_ref = [&](size_t i) { return c.inputs[i].absent ? TensorRef{} : ref(wide[i].data(), wide[i].dtype, wide[i].shape); };
