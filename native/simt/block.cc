@@ -63,7 +63,7 @@ void Block::begin(const LaunchState& state, uint64_t index) {
   shadow.begin_block(shared_bytes);
 #if ATTUNE_SIMT_TSAN
   // New to ThreadSanitizer: an earlier block's accesses to shared memory have nothing to do with this one's.
-  released(arena);  // ordered: its threads hear of the host, and of the block before
+  if (settings().ordered) acquired(arena + 8), released(arena);  // its threads hear of the host, and through it of the block before
   if (!settings().ordered && mmap(arena, kArena, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) abort();
 #endif
   unsigned char* shared = arena + kMargin;
@@ -154,7 +154,7 @@ void Block::exit_thread() {
     self.at = other.at;
     fail("collective", "lane %u has ended while lane %u waits here for mask %08x", unsigned(self.lane), unsigned(other.lane), other.mask);
   }
-  if (settings().ordered) released(arena);
+  if (settings().ordered) released(arena + 8);
   released(launch->reports);  // the host hears of it when the launch ends, not before: blocks are unordered
   Lane* next = alive ? pick() : nullptr;
   if (alive && !next) deadlock();
