@@ -52,17 +52,24 @@ export function adjustedPValues(p: PValues): Float64Array {
     running = Math.min(running, (ranks.sorted[r - 1]! * m) / r);
     least[r - 1] = running;
   }
-  return values.map(value => least[ranks.below(value)]!);
+  const below = ranks.counts(values),
+    adjusted = new Float64Array(m);
+  for (let j = 0; j < m; j++) adjusted[j] = least[below[j]!]!;
+  return adjusted;
 }
 
-/** Step-up over the p-values that do not exceed `cap`. */
+/** Step-up over the p-values that do not exceed `cap`. Those above alpha are beyond every threshold and left out at once. */
 function stepUp(values: Float64Array, alpha: number, cap = 1): StepUp {
   const m = values.length,
-    least = new Uint32Array(m),
+    limit = Math.min(cap, alpha * slack);
+  const units = new Uint32Array(m);
+  let count = 0;
+  for (let j = 0; j < m; j++) if (values[j]! <= limit) units[count++] = j;
+  const ranks = new Uint32Array(count),
     counts = new Uint32Array(m + 2);
-  for (let j = 0; j < m; j++) {
-    const rank = values[j]! <= cap ? firstRank(values[j]! * m, alpha * slack, m) : m + 1;
-    least[j] = rank;
+  for (let i = 0; i < count; i++) {
+    const rank = firstRank(values[units[i]!]! * m, alpha * slack, m);
+    ranks[i] = rank;
     counts[rank]!++;
   }
   let k = 0;
@@ -71,7 +78,7 @@ function stepUp(values: Float64Array, alpha: number, cap = 1): StepUp {
     if (below >= rank) k = rank;
   }
   const selected = new Uint32Array(k);
-  for (let j = 0, at = 0; j < m && at < k; j++) if (least[j]! <= k) selected[at++] = j;
+  for (let i = 0, at = 0; at < k; i++) if (ranks[i]! <= k) selected[at++] = units[i]!;
   return { selected, k, threshold: k === 0 ? 0 : Math.min(cap, (alpha * k) / m) };
 }
 

@@ -21,7 +21,7 @@ export class NullScores<Kind extends CalibrationKind = CalibrationKind> {
   static of<Kind extends CalibrationKind>(calibration: LabelledScores, kind: Kind, subject = "alignmentPValues"): NullScores<Kind> {
     if (kind !== "alignment" && kind !== "null-only") throw new ConfigError(subject, "kind", '"alignment" or "null-only"', kind);
     const { scores, aligned } = checkLabelled(subject, calibration);
-    const nulls = scores.filter((_, i) => aligned[i] === 0);
+    const nulls = whereNull(scores, aligned);
     return new NullScores(kind, kind === "alignment" ? scores.length : nulls.length, new Ranks(nulls));
   }
 
@@ -48,7 +48,10 @@ export function alignmentPValues<Kind extends CalibrationKind = "alignment">(
   kind: Kind = "alignment" as Kind,
 ): PValues<Kind> {
   const nulls = NullScores.of(calibration, kind);
-  return { kind, values: checkScores("alignmentPValues", "test.scores", test).map(score => nulls.pValue(score)) };
+  const below = nulls.nulls.counts(checkScores("alignmentPValues", "test.scores", test)),
+    values = new Float64Array(below.length);
+  for (let j = 0; j < values.length; j++) values[j] = (1 + nulls.nulls.size - below[j]!) / (nulls.count + 1);
+  return { kind, values };
 }
 
 /** p_j = (#{nulls above t_j} + U_j (1 + #{nulls at t_j})) / (n + 1), U_j independent and uniform on [0, 1]: exact where scores are tied. */
@@ -62,11 +65,13 @@ export function randomisedPValues<Kind extends CalibrationKind = "alignment">(
   const scores = checkScores("randomisedPValues", "test.scores", test);
   checkLength("randomisedPValues", "uniforms", uniforms, scores.length);
   const u = checkRange("randomisedPValues", "uniforms", uniforms, 0, 1);
-  const value = (score: number, j: number): number => {
-    const above = nulls.above(score);
-    return (above + u[j]! * (1 + nulls.atLeast(score) - above)) / (nulls.count + 1);
-  };
-  return { kind, values: scores.map(value) };
+  const below = nulls.nulls.counts(scores),
+    atMost = nulls.nulls.counts(scores, true),
+    values = new Float64Array(scores.length);
+  for (let j = 0; j < values.length; j++) {
+    values[j] = (nulls.nulls.size - atMost[j]! + u[j]! * (1 + atMost[j]! - below[j]!)) / (nulls.count + 1);
+  }
+  return { kind, values };
 }
 
 /** Scores with a random key each, compared as (score, key): a total order drawn once, in which the deterministic form loses nothing to ties. */
@@ -83,16 +88,20 @@ export function lexicographicPValues<Kind extends CalibrationKind = "alignment">
   checkLength(subject, "keys.calibration", keys.calibration, scores.length);
   checkLength(subject, "keys.test", keys.test, testScores.length);
   const [calibrationKeys, testKeys] = [checkScores(subject, "keys.calibration", keys.calibration), checkScores(subject, "keys.test", keys.test)];
-  const ordered = keysInOrder(
-    nulls.nulls,
-    scores.filter((_, i) => aligned[i] === 0),
-    calibrationKeys.filter((_, i) => aligned[i] === 0),
-  );
+  const ordered = keysInOrder(nulls.nulls, whereNull(scores, aligned), whereNull(calibrationKeys, aligned));
   const value = (score: number, j: number): number => {
     const end = nulls.nulls.atMost(score);
     return (1 + nulls.nulls.size - lowerBound(ordered, nulls.nulls.below(score), end, testKeys[j]!)) / (nulls.count + 1);
   };
   return { kind, values: testScores.map(value) };
+}
+
+/** The values of units that are not aligned. */
+export function whereNull(values: Float64Array, aligned: Uint8Array): Float64Array {
+  const out = new Float64Array(values.length);
+  let count = 0;
+  for (let i = 0; i < values.length; i++) if (aligned[i] === 0) out[count++] = values[i]!;
+  return out.slice(0, count);
 }
 
 /** Keys at the places of their scores in ascending order, sorted among equal scores. */

@@ -3,6 +3,7 @@
 
 import { checkLabelled, checkLength, checkRange, checkScores, checkWeights, type LabelledScores } from "./check.js";
 import type { PValues } from "./p-value-kinds.js";
+import { whereNull } from "./p-values.js";
 import { Ranks } from "./ranks.js";
 
 /** Density ratios, zero or more. */
@@ -36,12 +37,8 @@ export class NullWeights {
   static of(subject: string, calibration: LabelledScores, weights: ArrayLike<number>): NullWeights {
     const { scores, aligned } = checkLabelled(subject, calibration);
     const w = checkWeights(subject, "weights.calibration", weights, scores.length);
-    const isNull = (_: number, i: number): boolean => aligned[i] === 0;
-    return new NullWeights(
-      scores.filter(isNull),
-      w.filter(isNull),
-      w.reduce((sum, one) => sum + one, 0),
-    );
+    const total = w.reduce((sum, one) => sum + one, 0);
+    return new NullWeights(whereNull(scores, aligned), whereNull(w, aligned), total);
   }
 
   atLeast(score: number): number {
