@@ -1,5 +1,6 @@
 /** Every public name of attune. */
 
+export * as conformal from "./conformal/index.js";
 export { decodePng, encodePng, type Image } from "./data/image.js";
 export { type DeferredTensor, readSafetensors, SafetensorsFile, writeSafetensors } from "./data/safetensors.js";
 export { readWeights } from "./data/weights.js";
