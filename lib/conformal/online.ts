@@ -18,14 +18,21 @@ export interface OnlineProcedure<Kind extends PValueKind = PValueKind> {
   start(): LevelRule;
 }
 
+const { log, exp, max, sqrt } = Math; // bound once: a sandbox that intercepts globals makes every look-up slow
+
 /** 0.07720838 log(max(t, 2)) / (t exp(sqrt(log t))): the spending sequence of Javanmard & Montanari 2018, sum 1. */
-export function lordGamma(t: number): number {
-  return (0.07720838 * Math.log(Math.max(t, 2))) / (t * Math.exp(Math.sqrt(Math.log(t))));
-}
+export const lordGamma = sequence(t => (0.07720838 * log(max(t, 2))) / (t * exp(sqrt(log(t)))));
 
 /** t^-1.6 / zeta(1.6). */
-export function powerGamma(t: number): number {
-  return 0.43749017834549614 * t ** -1.6;
+export const powerGamma = sequence(t => 0.43749017834549614 * t ** -1.6);
+
+/** Terms t = 1, 2, ..., each computed once: a level of a long stream needs one per past rejection. */
+function sequence(term: (t: number) => number): (t: number) => number {
+  const known: number[] = [0];
+  return t => {
+    while (known.length <= t) known.push(term(known.length));
+    return known[t]!;
+  };
 }
 
 /** LOND (Javanmard & Montanari 2015): alpha gamma_t (1 + rejections so far). */

@@ -137,7 +137,9 @@ function tieKeys(seed: number, n: number, m: number): { calibration: Float64Arra
   return { calibration: uniforms(seed, "calibration keys", n), test: uniforms(seed, "test keys", m) };
 }
 
-function checkSettings({ alpha, ties = "deterministic", seed = 0, kind, weights, share = 0.1 }: SelectInput): void {
+function checkSettings({ calibration, test, alpha, ties = "deterministic", seed = 0, kind, weights, share = 0.1 }: SelectInput): void {
+  if (typeof calibration !== "object" || calibration === null) throw new ConfigError("select", "calibration", "{ scores, aligned }", calibration);
+  if (typeof test !== "object" || test === null) throw new ConfigError("select", "test", "{ scores }", test);
   checkLevel("select", "alpha", alpha);
   checkSeed("select", seed);
   if (share !== 1) checkLevel("select", "share", share);

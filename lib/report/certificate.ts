@@ -113,7 +113,20 @@ function scoreFigure({ scores, result }: Certificate): Html {
   ].map(({ histogram, ...rest }) => ({ ...rest, points: density(histogram) }));
   const top = Math.max(...series.flatMap(s => s.points.map(p => p.y)));
   const at = Number(result.threshold);
-  const cut = result.threshold !== null && Number.isFinite(at) ? [{ name: "threshold", points: [{ x: at, y: 0 }, { x: at, y: top }], dashed: true, colour: 5 }] : []; // biome-ignore format: one thing
+  const cut =
+    result.threshold !== null && Number.isFinite(at)
+      ? [
+          {
+            name: "threshold",
+            points: [
+              { x: at, y: 0 },
+              { x: at, y: top },
+            ],
+            dashed: true,
+            colour: 5,
+          },
+        ]
+      : [];
   const content = lineChart({
     title: "Distribution of scores",
     series: [...series, ...cut],
