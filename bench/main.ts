@@ -1,14 +1,16 @@
-/** `npm run bench`: every kernel, then the training step of the demo model. `-- --filter conv3x3` for some of them, `-- --json` for machines.
+/** `npm run bench`: every kernel, the training step of the demo model, conformal selection. `-- --filter conv3x3` for some of them, `-- --json` for machines.
  *  Exits 1 when a number is wrong; a slow kernel is not an error. */
 
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import { Session } from "../lib/graph/session.js";
 import { benchCases } from "./cases.js";
+import { benchConformal, describeConformal } from "./conformal.js";
 import { ceilings, describe, measure, type Row } from "./ops.js";
 import { benchStep, type StepReport } from "./step.js";
 
 const stepName = "training step";
+const conformalName = "conformal selection";
 
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { filter: { type: "string", default: "" }, json: { type: "boolean", default: false } } });
@@ -26,7 +28,9 @@ async function main(): Promise<void> {
   }
   const step = stepName.includes(values.filter) ? await benchStep(ceiling) : undefined;
   if (step) say(describeStep(step));
-  if (values.json) console.log(JSON.stringify({ machine, ceiling, rows, ...(step && { step }) }, null, 1));
+  const conformal = conformalName.includes(values.filter) ? benchConformal().rows : undefined;
+  if (conformal) say(`\n${conformalName}, 10^6 calibration and 10^6 test units\n${conformal.map(describeConformal).join("\n")}`);
+  if (values.json) console.log(JSON.stringify({ machine, ceiling, rows, ...(step && { step }), ...(conformal && { conformal }) }, null, 1));
   if (rows.some(row => !(row.error <= row.bound))) process.exitCode = 1;
 }
 

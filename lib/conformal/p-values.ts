@@ -89,11 +89,13 @@ export function lexicographicPValues<Kind extends CalibrationKind = "alignment">
   checkLength(subject, "keys.test", keys.test, testScores.length);
   const [calibrationKeys, testKeys] = [checkScores(subject, "keys.calibration", keys.calibration), checkScores(subject, "keys.test", keys.test)];
   const ordered = keysInOrder(nulls.nulls, whereNull(scores, aligned), whereNull(calibrationKeys, aligned));
-  const value = (score: number, j: number): number => {
-    const end = nulls.nulls.atMost(score);
-    return (1 + nulls.nulls.size - lowerBound(ordered, nulls.nulls.below(score), end, testKeys[j]!)) / (nulls.count + 1);
-  };
-  return { kind, values: testScores.map(value) };
+  const below = nulls.nulls.counts(testScores),
+    atMost = nulls.nulls.counts(testScores, true),
+    values = new Float64Array(testScores.length);
+  for (let j = 0; j < values.length; j++) {
+    values[j] = (1 + nulls.nulls.size - lowerBound(ordered, below[j]!, atMost[j]!, testKeys[j]!)) / (nulls.count + 1);
+  }
+  return { kind, values };
 }
 
 /** The values of units that are not aligned. */
@@ -107,9 +109,10 @@ export function whereNull(values: Float64Array, aligned: Uint8Array): Float64Arr
 /** Keys at the places of their scores in ascending order, sorted among equal scores. */
 function keysInOrder(ranks: Ranks, scores: Float64Array, keys: Float64Array): Float64Array {
   const out = new Float64Array(keys.length),
-    filled = new Int32Array(keys.length);
+    filled = new Int32Array(keys.length),
+    below = ranks.counts(scores);
   for (let i = 0; i < scores.length; i++) {
-    const first = ranks.below(scores[i]!);
+    const first = below[i]!;
     out[first + filled[first]!++] = keys[i]!;
   }
   for (let at = 0; at < out.length; at++) if (filled[at]! > 1) out.subarray(at, at + filled[at]!).sort();

@@ -8,7 +8,6 @@ import { type Guarantee, guaranteeOf } from "./guarantee.js";
 import type { PValues } from "./p-value-kinds.js";
 import { alignmentPValues, type CalibrationKind, lexicographicPValues, NullScores, randomisedPValues } from "./p-values.js";
 import type { Pruning } from "./pruning.js";
-import { Ranks } from "./ranks.js";
 import { calibrationWarning, minCalibration, minSelectable, shiftWarning, tieWarning, unlabelledWarning, type Warning, weightWarnings } from "./warnings.js";
 import { weightedConformalSelection } from "./wcs.js";
 import type { ShiftWeights } from "./weighted.js";
@@ -109,7 +108,7 @@ function selectPlain({ calibration, scores, alpha, ties, seed, kind, share }: Ch
   const warnings = [
     ...calibrationWarning({ n: nulls.count, m: scores.length, alpha, share }),
     ...(ties === "deterministic" ? tieWarning(nulls, scores) : []),
-    ...shiftWarning(new Ranks(calibration.scores), new Ranks(scores)),
+    ...shiftWarning(calibration.scores, scores),
   ];
   return { selected, pValues, adjusted: adjustedPValues(pValues), warnings };
 }
@@ -157,24 +156,32 @@ function labelled({ calibration: { scores, aligned, unlabelled = 0 }, weights, t
 } {
   const all = checkScores("select", "calibration.scores", scores);
   checkLength("select", "calibration.aligned", aligned, all.length);
-  const kept = Uint32Array.from(all.keys()).filter(i => aligned[i] !== null);
-  const labels = checkLabels(
-    "select",
-    "calibration.aligned",
-    Array.from(kept, i => aligned[i] as number | boolean),
-  );
-  if (kept.length === 0) throw new ConfigError("select", "calibration", "labelled units", `${all.length} units, none of them labelled`);
+  const w = weights && checkWeights("select", "weights.calibration", weights.calibration, all.length);
+  const has = labelMask(aligned);
+  const kept = has ? { scores: all.filter((_, i) => has[i]), labels: Array.from(aligned).filter(label => label !== null) } : { scores: all, labels: aligned };
+  if (kept.labels.length === 0) throw new ConfigError("select", "calibration", "labelled units", `${all.length} units, none of them labelled`);
+  const labels = checkLabels("select", "calibration.aligned", kept.labels as ArrayLike<number | boolean>);
   if (!labels.includes(0) || !labels.includes(1)) {
     const hint = "a cutoff that all units are on one side of is usually a mistake; alignmentPValues takes such sets";
     throw new ConfigError("select", "calibration.aligned", "labels of both classes", `${labels.length} labels, all of them ${labels[0]}`, hint);
   }
-  const w = weights && checkWeights("select", "weights.calibration", weights.calibration, all.length);
+  const test_ = weights && checkWeights("select", "weights.test", weights.test, test.scores.length);
   return {
-    calibration: { scores: Float64Array.from(kept, i => all[i]!), aligned: labels },
-    weights: w &&
-      weights && { calibration: Float64Array.from(kept, i => w[i]!), test: checkWeights("select", "weights.test", weights.test, test.scores.length) },
-    unlabelled: unlabelled + all.length - kept.length,
+    calibration: { scores: kept.scores, aligned: labels },
+    weights: w && test_ && { calibration: has ? w.filter((_, i) => has[i]) : w, test: test_ },
+    unlabelled: unlabelled + all.length - labels.length,
   };
+}
+
+/** 1 where a unit has a label; undefined where all have. */
+function labelMask(aligned: ArrayLike<number | boolean | null>): Uint8Array | undefined {
+  const mask = new Uint8Array(aligned.length);
+  let missing = 0;
+  for (let i = 0; i < mask.length; i++) {
+    if (aligned[i] === null) missing++;
+    else mask[i] = 1;
+  }
+  return missing > 0 ? mask : undefined;
 }
 
 function checkIds(ids: readonly string[], count: number): readonly string[] {

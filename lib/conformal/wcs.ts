@@ -49,7 +49,7 @@ export function weightedConformalSelection({ calibration, test, weights, alpha, 
 function auxiliarySizes(nulls: NullWeights, scores: Float64Array, w: Float64Array, alpha: number): Uint32Array {
   const m = scores.length;
   const order = Uint32Array.from(scores.keys()).sort((a, b) => scores[b]! - scores[a]! || 0); // infinity - infinity is NaN: equal
-  const above = Float64Array.from(order, l => nulls.above(scores[l]!));
+  const above = nulls.above(Float64Array.from(order, l => scores[l]!));
   const sizes = new Uint32Array(m);
   for (let first = 0; first < m; ) {
     let end = first + 1;

@@ -26,9 +26,10 @@ export class NullWeights {
   ) {
     this.#ranks = new Ranks(scores);
     this.#above = new Float64Array(scores.length + 1);
-    const filled = new Int32Array(scores.length);
+    const filled = new Int32Array(scores.length),
+      below = this.#ranks.counts(scores);
     for (let i = 0; i < scores.length; i++) {
-      const first = this.#ranks.below(scores[i]!);
+      const first = below[i]!;
       this.#above[first + filled[first]!++] = weights[i]!;
     }
     for (let i = scores.length - 1; i >= 0; i--) this.#above[i]! += this.#above[i + 1]!; // sums of positive terms: nothing cancels
@@ -41,12 +42,20 @@ export class NullWeights {
     return new NullWeights(whereNull(scores, aligned), whereNull(w, aligned), total);
   }
 
-  atLeast(score: number): number {
-    return this.#above[this.#ranks.below(score)]!;
+  /** Weights of the nulls at or above each score. */
+  atLeast(scores: Float64Array): Float64Array {
+    return this.#sums(this.#ranks.counts(scores));
   }
 
-  above(score: number): number {
-    return this.#above[this.#ranks.atMost(score)]!;
+  /** Weights of the nulls above each score. */
+  above(scores: Float64Array): Float64Array {
+    return this.#sums(this.#ranks.counts(scores, true));
+  }
+
+  #sums(places: Int32Array): Float64Array {
+    const sums = new Float64Array(places.length);
+    for (let j = 0; j < sums.length; j++) sums[j] = this.#above[places[j]!]!;
+    return sums;
   }
 }
 
@@ -64,12 +73,13 @@ export function weightedPValues(
   const nulls = NullWeights.of(subject, calibration, weights.calibration);
   if (uniforms) checkLength(subject, "uniforms", uniforms, scores.length);
   const u = uniforms && checkRange(subject, "uniforms", uniforms, 0, 1);
-  const value = (score: number, j: number): number => {
-    const whole = nulls.total + w[j]!;
-    if (!(whole > 0)) return 1;
-    if (!u) return Math.min(1, (w[j]! + nulls.atLeast(score)) / whole);
-    const above = nulls.above(score);
-    return Math.min(1, (above + u[j]! * (w[j]! + nulls.atLeast(score) - above)) / whole);
-  };
-  return { kind: "weighted", values: scores.map(value) };
+  const atLeast = nulls.atLeast(scores),
+    above = u ? nulls.above(scores) : undefined,
+    values = new Float64Array(scores.length);
+  for (let j = 0; j < values.length; j++) {
+    const whole = nulls.total + w[j]!,
+      mass = u && above ? above[j]! + u[j]! * (w[j]! + atLeast[j]! - above[j]!) : w[j]! + atLeast[j]!;
+    values[j] = whole > 0 ? Math.min(1, mass / whole) : 1;
+  }
+  return { kind: "weighted", values };
 }
