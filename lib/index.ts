@@ -23,6 +23,7 @@ export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
 export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
 export { sft } from "./objectives/sft.js";
+export { certificatePage } from "./report/certificate.js";
 export { type DdimOptions, ddim, ddimFromConfig } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm, ddpmFromConfig } from "./schedulers/ddpm.js";
 export type { Scheduler, SchedulerStep } from "./schedulers/scheduler.js";

@@ -44,10 +44,38 @@ export interface AlignmentSelector {
 }
 
 /** Split, fit and calibrate. */
-export function fitAlignment({ features, alignment, cutoff, predictor, split, seed = 0, signal }: AlignmentInput): AlignmentSelector {
-  const subject = "conformalAlignment";
+export function fitAlignment(input: AlignmentInput): AlignmentSelector {
+  const { seed = 0, signal } = input;
+  const { rows, units, labels, predictors, dealt } = dealUnits(input);
+  const x = (part: Uint32Array): Float64Array[] => Array.from(part, i => rows[units[i]!]!);
+  const y = (part: Uint32Array): Uint8Array => Uint8Array.from(part, i => labels[i]!);
+  const original = (part: Uint32Array): Uint32Array => part.map(i => units[i]!);
+  const training = { x: x(dealt.training), y: Float64Array.from(y(dealt.training)) };
+  const train = (one: Predictor): FittedPredictor => fitOrConstant(one, training, seed, signal);
+  const chosen = choose(predictors, train, x(dealt.tuning), y(dealt.tuning));
+  const scores = chosen.fitted.predict(x(dealt.calibration));
+  const calibration = { scores, aligned: y(dealt.calibration), unlabelled: rows.length - units.length };
+  const score = (features: readonly ArrayLike<number>[]): Float64Array => {
+    return chosen.fitted.predict(checkFeatures(subject, "test.features", features, rows[0]!.length));
+  };
+  return {
+    ...chosen,
+    split: { tuning: original(dealt.tuning), training: original(dealt.training), calibration: original(dealt.calibration) },
+    calibration,
+    score,
+    select({ test, ...settings }) {
+      const testScores = score(test.features);
+      return { ...select({ ...settings, calibration, test: { scores: testScores, ...(test.ids && { ids: test.ids }) } }), scores: testScores };
+    },
+  };
+}
+
+const subject = "conformalAlignment";
+
+/** Checked rows, the units among them that were measured with their labels, and the split of these. */
+function dealUnits({ features, alignment, cutoff, predictor, split, seed = 0 }: AlignmentInput) {
   const rows = checkFeatures(subject, "features", features);
-  const { units, labels } = measured(subject, alignment, cutoff, rows.length);
+  const { units, labels } = measured(alignment, cutoff, rows.length);
   const predictors = Array.isArray(predictor) ? (predictor as readonly Predictor[]) : [predictor as Predictor];
   if (predictors.length === 0) throw new ConfigError(subject, "predictor", "at least one predictor", "none");
   const shares = { tuning: split?.tuning ?? (predictors.length > 1 ? 0.2 : 0), training: split?.training ?? 0.5 };
@@ -56,38 +84,7 @@ export function fitAlignment({ features, alignment, cutoff, predictor, split, se
   if (dealt.training.length === 0 || dealt.calibration.length === 0) {
     throw new ConfigError(subject, "features.length", "enough labelled units for training and calibration", units.length);
   }
-  const pick = (part: Uint32Array): Float64Array[] => Array.from(part, i => rows[units[i]!]!);
-  const train = (one: Predictor): FittedPredictor =>
-    fitOrConstant(
-      one,
-      pick(dealt.training),
-      Float64Array.from(dealt.training, i => labels[i]!),
-      seed,
-      signal,
-    );
-  const chosen = choose(
-    predictors,
-    train,
-    pick(dealt.tuning),
-    Uint8Array.from(dealt.tuning, i => labels[i]!),
-  );
-  const width = rows[0]?.length ?? 0;
-  const score = (x: readonly ArrayLike<number>[]): Float64Array => chosen.fitted.predict(checkFeatures(subject, "test.features", x, width));
-  const calibration = {
-    scores: chosen.fitted.predict(pick(dealt.calibration)),
-    aligned: Uint8Array.from(dealt.calibration, i => labels[i]!),
-    unlabelled: rows.length - units.length,
-  };
-  return {
-    ...chosen,
-    split: { tuning: original(dealt.tuning, units), training: original(dealt.training, units), calibration: original(dealt.calibration, units) },
-    calibration,
-    score,
-    select({ test, ...settings }) {
-      const scores = score(test.features);
-      return { ...select({ ...settings, calibration, test: { scores, ...(test.ids && { ids: test.ids }) } }), scores };
-    },
-  };
+  return { rows, units, labels, predictors, dealt };
 }
 
 /** The full procedure in one call; `fitAlignment` keeps the selector for later batches. */
@@ -118,18 +115,19 @@ function choose(predictors: readonly Predictor[], train: (one: Predictor) => Fit
 }
 
 /** Training labels of one class leave nothing to learn: every unit scores that class, as in the authors' code. */
-function fitOrConstant(predictor: Predictor, x: readonly Float64Array[], y: Float64Array, seed: number, signal?: AbortSignal): FittedPredictor {
-  if (y.every(label => label === y[0])) return { predict: rows => new Float64Array(rows.length).fill(y[0]!) };
-  return predictor.fit({ x, y }, { seed, ...(signal && { signal }) });
+function fitOrConstant(
+  predictor: Predictor,
+  data: { readonly x: Float64Array[]; readonly y: Float64Array },
+  seed: number,
+  signal?: AbortSignal,
+): FittedPredictor {
+  const [first] = data.y;
+  if (data.y.every(label => label === first)) return { predict: rows => new Float64Array(rows.length).fill(first!) };
+  return predictor.fit(data, { seed, ...(signal && { signal }) });
 }
 
 /** Units that were measured, and whether each is aligned. */
-function measured(
-  subject: string,
-  alignment: ArrayLike<number | null>,
-  cutoff: number | ArrayLike<number>,
-  count: number,
-): { units: Uint32Array; labels: Uint8Array } {
+function measured(alignment: ArrayLike<number | null>, cutoff: number | ArrayLike<number>, count: number): { units: Uint32Array; labels: Uint8Array } {
   checkLength(subject, "alignment", alignment, count);
   if (typeof cutoff !== "number") checkLength(subject, "cutoff", cutoff, count);
   const units: number[] = [],
@@ -145,10 +143,6 @@ function measured(
     labels.push(value > limit ? 1 : 0);
   }
   return { units: Uint32Array.from(units), labels: Uint8Array.from(labels) };
-}
-
-function original(part: Uint32Array, units: Uint32Array): Uint32Array {
-  return part.map(i => units[i]!);
 }
 
 function checkFeatures(subject: string, option: string, features: readonly ArrayLike<number>[], width = features[0]?.length ?? 0): Float64Array[] {

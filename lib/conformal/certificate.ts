@@ -48,7 +48,7 @@ export async function certify(input: CertificateInput, { signal }: { readonly si
   const rehearsable = !inputs.weights && calibration.scores.length >= 8 && inputs.repetitions > 1;
   const rehearsal = rehearsable
     ? await rehearse({
-        ...{ ...calibration, testUnits: scores.length, alphas, randomTies: ties !== "deterministic", repetitions: inputs.repetitions, seed },
+        ...{ ...calibration, testUnits: scores.length, alphas, randomTies: ties !== "deterministic", kind: inputs.kind, repetitions: inputs.repetitions, seed },
         ...(signal && { signal }),
       })
     : null;

@@ -4,7 +4,7 @@
 import { setImmediate } from "node:timers/promises";
 import { Random } from "../util/random.js";
 import { benjaminiHochberg } from "./bh.js";
-import { alignmentPValues, randomisedPValues } from "./p-values.js";
+import { alignmentPValues, type CalibrationKind, randomisedPValues } from "./p-values.js";
 
 /** Over repetitions. */
 export interface Spread {
@@ -41,12 +41,13 @@ export interface RehearsalInput {
   readonly testUnits: number;
   readonly alphas: readonly number[];
   readonly randomTies: boolean;
+  readonly kind: CalibrationKind;
   readonly repetitions: number;
   readonly seed: number;
   readonly signal?: AbortSignal;
 }
 
-export async function rehearse({ scores, aligned, testUnits, alphas, randomTies, repetitions, seed, signal }: RehearsalInput): Promise<Rehearsal> {
+export async function rehearse({ scores, aligned, testUnits, alphas, randomTies, kind, repetitions, seed, signal }: RehearsalInput): Promise<Rehearsal> {
   const units = Math.min(most, scores.length),
     test = Math.min(testUnits, Math.floor(units / 2));
   const random = new Random(seed, "conformal rehearsal"),
@@ -66,7 +67,7 @@ export async function rehearse({ scores, aligned, testUnits, alphas, randomTies,
           testScores,
           testScores.map(() => random.uniform()),
         )
-      : alignmentPValues(calibration, testScores);
+      : alignmentPValues(calibration, testScores, kind);
     const total = a.reduce((sum, i) => sum + aligned[i]!, 0);
     for (const [at, alpha] of alphas.entries()) {
       const { selected, k } = benjaminiHochberg(p, alpha);

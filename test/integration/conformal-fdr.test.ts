@@ -145,6 +145,43 @@ test("a score that knows nothing, and thirty calibration units", () => {
   expectReference(tiny, "tiny_calibration_30", { deterministic: "deterministic", random: "random" });
 });
 
+test("a predictor fitted on other units holds, one fitted on the calibration units does not", () => {
+  /** Mean label of the three nearest training units on the line. */
+  const nearest =
+    (train: readonly (readonly [x: number, y: number])[]) =>
+    (x: number): number => {
+      const three = [Infinity, Infinity, Infinity],
+        labels = [0, 0, 0];
+      for (const [other, y] of train) {
+        const distance = abs(other - x);
+        const worst = three.indexOf(max(...three));
+        if (distance < three[worst]!) [three[worst], labels[worst]] = [distance, y];
+      }
+      return (labels[0]! + labels[1]! + labels[2]!) / 3;
+    };
+  const result = simulate(200, "leak", rng => {
+    const draw = (n: number): [number, number][] =>
+      Array.from({ length: n }, () => {
+        const x = rng.normal();
+        return [x, Number(rng.uniform() < sigmoid(1.5 * x))];
+      });
+    const [train, cal, t] = [draw(100), draw(100), draw(100)];
+    const select = (score: (x: number) => number, alpha: number): Uint32Array => {
+      const calibration = { scores: cal.map(([x]) => score(x)), aligned: cal.map(([, y]) => y) };
+      return bh(
+        alignmentPValues(
+          calibration,
+          t.map(([x]) => score(x)),
+        ),
+        alpha,
+      );
+    };
+    return { truth: t.map(([, y]) => y), methods: alpha => ({ split: select(nearest(train), alpha), leak: select(nearest(cal), alpha) }) };
+  });
+  expectValid(result, "split");
+  for (const alpha of [0.1, 0.2] as const) expectBroken(result, "leak", alpha);
+});
+
 test("covariate shift: weighted conformal selection holds, ignoring the shift does not", () => {
   const shift = -1.2;
   const result = simulate(1000, "shift", rng => {

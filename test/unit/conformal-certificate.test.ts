@@ -102,6 +102,20 @@ test("every statement that is changed is named", async () => {
   }
 });
 
+test("a statement that was left out, or added, is named", async () => {
+  const certificate = await conformal.certify({ ...input(), repetitions: 10 });
+  const { guarantee, ...rest } = JSON.parse(JSON.stringify(certificate));
+  expect((await conformal.verifyCertificate(rest)).mismatches).toEqual([{ field: "guarantee", expected: guarantee, found: undefined }]);
+  const more = { ...certificate, guarantee: { ...guarantee, refund: true } };
+  expect((await conformal.verifyCertificate(more)).mismatches).toEqual([{ field: "guarantee.refund", expected: undefined, found: true }]);
+});
+
+test("alignment at the cutoff is not above it", async () => {
+  const alignment = [3, 3.01, 2.99, 3, null];
+  const { inputs } = await conformal.certify({ alpha: 0.5, cutoff: 3, calibration: { scores: [1, 2, 3, 4, 5], alignment }, test: { scores: [1] } });
+  expect(inputs.calibration.aligned).toEqual([0, 1, 0, 0, null]);
+});
+
 test("an input that is changed shows in the hash, a label that contradicts its measurement by its place", async () => {
   const certificate = await conformal.certify({ ...input(), repetitions: 10 });
   const score = JSON.parse(JSON.stringify(certificate));

@@ -1,5 +1,7 @@
 /** The front door, the whole procedure, streams, and what is refused: pairings that break the guarantee, and input that cannot be used. */
 
+import { Ranks } from "../../lib/conformal/ranks.js";
+import { kolmogorovSmirnov } from "../../lib/conformal/shift.js";
 import { ConfigError, conformal } from "../../lib/index.js";
 import { Rng } from "../support/rng.js";
 
@@ -263,6 +265,12 @@ describe("the whole procedure", () => {
     expect(list(own.calibration.aligned)).toEqual(list(own.split.calibration).map(i => Number(reference.alignment[i]! > cutoffs[i]!)));
   });
 
+  test("alignment at the cutoff is not above it", () => {
+    const whole = reference.alignment.map(a => Math.round(a));
+    const selector = conformal.fitAlignment({ ...input, alignment: whole });
+    expect(list(selector.calibration.aligned)).toEqual(list(selector.split.calibration).map(i => Number(whole[i]! >= 4)));
+  });
+
   test("training labels of one class make a constant score, not a failure", () => {
     const selector = conformal.fitAlignment({ ...input, cutoff: -100 });
     expect(list(selector.score(later.features.slice(0, 2)))).toEqual([1, 1]);
@@ -282,6 +290,25 @@ describe("the whole procedure", () => {
 });
 
 describe("shift", () => {
+  test("the test of shift: distance by hand, its tail, and a size near its level where nothing shifted", () => {
+    const ranks = (values: readonly number[]): Ranks => new Ranks(Float64Array.from(values));
+    expect(kolmogorovSmirnov(ranks([1, 2, 3, 4]), ranks([3, 4, 4, 9])).statistic).toBe(0.5); // at 2: 2/4 against 0/4; at 4: 4/4 against 3/4
+    expect(kolmogorovSmirnov(ranks([1, 1]), ranks([1])).statistic).toBe(0);
+    const rng = new Rng(5);
+    const rejected = (mean: number): number => {
+      let count = 0;
+      for (let r = 0; r < 2000; r++) {
+        const draw = (m: number): Ranks => ranks(Array.from({ length: 60 }, () => m + rng.normal()));
+        if (kolmogorovSmirnov(draw(0), draw(mean)).pValue < 0.05) count++;
+      }
+      return count / 2000;
+    };
+    const size = rejected(0);
+    expect(size).toBeLessThan(0.05 + 4 * Math.sqrt((0.05 * 0.95) / 2000));
+    expect(size).toBeGreaterThan(0.035); // the uncorrected tail rejects in 0.03
+    expect(rejected(1)).toBeGreaterThan(0.95);
+  });
+
   test("weights estimated by a good classifier order units as the true density ratio does", () => {
     const rng = new Rng(3);
     const calibration = Array.from({ length: 400 }, () => Float64Array.of(rng.normal())),
