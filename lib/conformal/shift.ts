@@ -13,7 +13,7 @@ export interface TwoSampleTest {
   readonly pValue: number;
 }
 
-/** Two-sample Kolmogorov-Smirnov test, with the correction of Stephens 1970 for small samples. */
+/** Two-sample Kolmogorov-Smirnov test. */
 export function kolmogorovSmirnov(a: Ranks, b: Ranks): TwoSampleTest {
   let statistic = 0;
   for (let i = 0, j = 0; i < a.size && j < b.size; ) {
@@ -22,8 +22,7 @@ export function kolmogorovSmirnov(a: Ranks, b: Ranks): TwoSampleTest {
     while (j < b.size && b.sorted[j]! <= value) j++;
     statistic = Math.max(statistic, Math.abs(i / a.size - j / b.size));
   }
-  const root = Math.sqrt((a.size * b.size) / (a.size + b.size));
-  return { statistic, pValue: kolmogorovTail((root + 0.12 + 0.11 / root) * statistic) };
+  return { statistic, pValue: kolmogorovTail(Math.sqrt((a.size * b.size) / (a.size + b.size)) * statistic) };
 }
 
 /** P(K > x) = 2 sum (-1)^(k-1) exp(-2 k^2 x^2). */

@@ -53,6 +53,26 @@ test("the rehearsal agrees with the promise and with the threshold's own estimat
   }
 });
 
+test("a rehearsal calibrates on the other part alone: four of eight units reach no p-value below 1/5", async () => {
+  const scores = [1, 2, 3, 4, 5, 6, 7, 8];
+  const { rehearsal } = await conformal.certify({ alpha: 0.3, calibration: { scores, aligned: [0, 0, 0, 0, 1, 1, 1, 1] }, test: { scores } });
+  expect([rehearsal!.calibration, rehearsal!.test]).toEqual([4, 4]);
+  for (const { alpha, power } of rehearsal!.rows) expect([alpha, power.high > 0]).toEqual([alpha, alpha >= 0.2]);
+});
+
+test("the curve counts what it says at the lowest selected score", async () => {
+  const { curve, inputs } = await conformal.certify({ ...input(), repetitions: 0 });
+  const { scores, aligned } = inputs.calibration;
+  for (const { alpha, k, fdp, power } of curve.filter(row => row.k > 0)) {
+    const { selected } = conformal.select({ calibration: { scores: scores.map(Number), aligned }, test: { scores: inputs.test.scores.map(Number) }, alpha });
+    const lowest = Math.min(...Array.from(selected, j => Number(inputs.test.scores[j])));
+    const above = (label: number): number => scores.filter((s, i) => Number(s) >= lowest && aligned[i] === label).length;
+    expect(k).toBe(selected.length);
+    expect(fdp).toBeCloseTo((150 * (1 + above(0))) / (301 * k), 12);
+    expect(power).toBeCloseTo(above(1) / aligned.filter(label => label === 1).length, 12);
+  }
+});
+
 test("one input, one certificate, byte for byte; and its file verifies", async () => {
   for (const [name, change] of Object.entries<Partial<conformal.CertificateInput>>({
     plain: {},
