@@ -21,3 +21,8 @@ export interface FittedPredictor {
 
 export type TrainingData = Parameters<Predictor["fit"]>[0];
 export type FitOptions = NonNullable<Parameters<Predictor["fit"]>[1]>;
+
+/** A predictor whose fitted form has more to show than scores. */
+export interface PredictorOf<F extends FittedPredictor> extends Predictor {
+  fit(...args: Parameters<Predictor["fit"]>): F;
+}
