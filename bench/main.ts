@@ -1,16 +1,18 @@
-/** `npm run bench`: every kernel, calls of `attune/kernels`, then the training step of the demo model. `-- --filter conv3x3` for some of them, `-- --json` for machines,
- *  `-- --device cuda --dtype bf16` for a GPU. Exits 1 when a number is wrong; a slow kernel is not an error. */
+/** `npm run bench`: every kernel, calls of `attune/kernels`, the training step of the demo model, conformal selection. `-- --filter conv3x3` for some of them,
+ *  `-- --json` for machines, `-- --device cuda --dtype bf16` for a GPU. Exits 1 when a number is wrong; a slow kernel is not an error. */
 
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import { openDevice } from "../lib/device.js";
 import { ConfigError } from "../lib/errors.js";
 import { benchCases } from "./cases.js";
+import { benchConformal, describeConformal } from "./conformal.js";
 import { benchCalls, type Call, describeCall } from "./kernels.js";
 import { type Bed, ceilings, describe, measure, type Row } from "./ops.js";
 import { benchStep, type StepReport } from "./step.js";
 
 const stepName = "training step";
+const conformalName = "conformal selection";
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
@@ -44,7 +46,9 @@ async function main(): Promise<void> {
   }
   const step = bed.device.kind === "cpu" && stepName.includes(filter) ? await benchStep(ceiling) : undefined;
   if (step) say(describeStep(step));
-  if (values.json) console.log(JSON.stringify({ machine, ceiling, rows, calls, ...(step && { step }) }, null, 1));
+  const conformal = conformalName.includes(filter) ? benchConformal().rows : undefined;
+  if (conformal) say(`\n${conformalName}, 10^6 calibration and 10^6 test units\n${conformal.map(describeConformal).join("\n")}`);
+  if (values.json) console.log(JSON.stringify({ machine, ceiling, rows, calls, ...(step && { step }), ...(conformal && { conformal }) }, null, 1));
   if (rows.some(row => !(row.error <= row.bound))) process.exitCode = 1;
 }
 

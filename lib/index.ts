@@ -1,5 +1,6 @@
 /** Every public name of attune. */
 
+export * as conformal from "./conformal/index.js";
 export { hubCache, type ResolveOptions, resolveModel } from "./data/hub-cache.js";
 export { decodePng, encodePng, type Image, overWhite, toRgb } from "./data/image.js";
 export { decodeImage, type EncodeImageOptions, encodeImage } from "./data/image-codec.js";
@@ -73,6 +74,7 @@ export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
 export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
 export { sft } from "./objectives/sft.js";
+export { certificatePage } from "./report/certificate.js";
 export { type DdimOptions, ddim } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm } from "./schedulers/ddpm.js";
 export { type DpmSolverAlgorithm, type DpmSolverOptions, dpmSolver } from "./schedulers/dpm-solver.js";
