@@ -1,0 +1,263 @@
+/** Histogram split search, best leaf first (Ke et al. 2017, LightGBM): columns are cut into at most 256 bins of equal weight, a leaf's sums per bin are
+ *  built for the smaller child and had by subtraction for the larger. */
+
+import { ConfigError } from "../../errors.js";
+import type { Random } from "../../util/random.js";
+import {
+  type BoostedTree,
+  type BoostingRules,
+  drawFeatures,
+  leafGain,
+  leafWeight,
+  leastGain,
+  prune,
+  type SplitSearch,
+  splitPoint,
+  sum,
+} from "./boosting-rules.js";
+import type { RankedColumn } from "./ranked-columns.js";
+import { TreeBuilder } from "./tree.js";
+
+/** A column's bin per row, and the threshold above each bin but the last. */
+export interface BinnedColumn {
+  readonly bins: Uint8Array;
+  readonly edges: Float64Array;
+}
+
+/** bins: at most this many per feature, 2 to 256. */
+export function histogramSplits({ bins = 256 }: { readonly bins?: number } = {}): SplitSearch {
+  if (!(Number.isInteger(bins) && bins >= 2 && bins <= 256)) throw new ConfigError("histogramSplits", "bins", "a whole number in [2, 256]", bins);
+  return {
+    name: "histogram",
+    prepare(columns, weights) {
+      const grower = new HistogramGrower(columns.map(column => binColumn(column, bins, weights)));
+      return { grow: (gradient, hessian, rules, random) => grower.grow(gradient, hessian, rules, random) };
+    },
+  };
+}
+
+/** Distinct values are their own bins where they fit; else a bin ends once it holds its share of the weight that is left. */
+export function binColumn({ ranks, values }: RankedColumn, most: number, weights?: Float64Array): BinnedColumn {
+  const mass = new Float64Array(values.length);
+  for (let i = 0; i < ranks.length; i++) mass[ranks[i]!]! += weights ? weights[i]! : 1;
+  const binOf = new Uint8Array(values.length),
+    edges: number[] = [];
+  let left = mass.reduce((a, b) => a + b, 0),
+    inBin = 0;
+  for (let rank = 0; rank < values.length; rank++) {
+    binOf[rank] = edges.length;
+    inBin += mass[rank]!;
+    const binsLeft = most - edges.length;
+    if (rank + 1 < values.length && binsLeft > 1 && (values.length <= most || inBin >= left / binsLeft)) {
+      edges.push(splitPoint(values[rank]!, values[rank + 1]!));
+      left -= inBin;
+      inBin = 0;
+    }
+  }
+  const bins = new Uint8Array(ranks.length);
+  for (let i = 0; i < ranks.length; i++) bins[i] = binOf[ranks[i]!]!;
+  return { bins, edges: Float64Array.from(edges) };
+}
+
+interface Sums {
+  readonly g: number;
+  readonly h: number;
+}
+
+/** A leaf of the growing tree; its rows are order[start, end). Without a histogram it stays one. */
+interface Leaf {
+  readonly node: number;
+  readonly start: number;
+  readonly end: number;
+  readonly depth: number;
+  readonly sums: Sums;
+  readonly histogram?: Float64Array;
+  readonly split?: { readonly gain: number; readonly feature: number; readonly bin: number; readonly left: Sums };
+}
+
+const stride = 512; // 256 bins of (gradient, hessian)
+
+class HistogramGrower {
+  readonly #columns: readonly BinnedColumn[];
+  readonly #quads: readonly Uint32Array[];
+  readonly #order: Int32Array;
+  readonly #spare: Int32Array;
+  readonly #leaf: Int32Array;
+  readonly #orderedG: Float32Array;
+  readonly #orderedH: Float32Array;
+  readonly #pool: Float64Array[] = [];
+
+  constructor(columns: readonly BinnedColumn[]) {
+    this.#columns = columns;
+    this.#quads = packQuads(columns);
+    const rows = columns[0]!.bins.length;
+    this.#order = new Int32Array(rows);
+    this.#spare = new Int32Array(rows);
+    this.#leaf = new Int32Array(rows);
+    this.#orderedG = new Float32Array(rows);
+    this.#orderedH = new Float32Array(rows);
+  }
+
+  grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): BoostedTree {
+    const out = new TreeBuilder(),
+      gain: number[] = [],
+      order = this.#order;
+    for (let i = 0; i < order.length; i++) order[i] = i;
+    /** A histogram comes with a leaf that may be split. */
+    const enter = (start: number, end: number, depth: number, sums: Sums, histogram: Float64Array | undefined): Leaf => {
+      gain.push(0);
+      const split = histogram && this.#search(sums, histogram, rules, random);
+      if (histogram && !split) this.#pool.push(histogram);
+      return { node: out.leaf(0), start, end, depth, sums, ...(histogram && split && { histogram, split }) };
+    };
+    const leaves: Leaf[] = [enter(0, order.length, 0, { g: sum(gradient), h: sum(hessian) }, this.#build(0, order.length, gradient, hessian))];
+    for (let at = best(leaves); at >= 0 && leaves.length < rules.maxLeaves; at = best(leaves)) {
+      const parent = leaves[at]!,
+        { feature, bin, left, gain: gained } = parent.split!;
+      const middle = this.#partition(parent, feature, bin),
+        right = { g: parent.sums.g - left.g, h: parent.sums.h - left.h };
+      out.split(parent.node, feature, this.#columns[feature]!.edges[bin]!);
+      gain[parent.node] = gained;
+      const deeper = parent.depth + 1 < rules.maxDepth && leaves.length + 1 < rules.maxLeaves;
+      if (!deeper) this.#pool.push(parent.histogram!);
+      const histograms = deeper ? this.#children(parent, middle, gradient, hessian) : ([undefined, undefined] as const);
+      leaves[at] = enter(parent.start, middle, parent.depth + 1, left, histograms[0]);
+      leaves.push(enter(middle, parent.end, parent.depth + 1, right, histograms[1]));
+      out.left[parent.node] = leaves[at]!.node;
+      out.right[parent.node] = leaves.at(-1)!.node;
+    }
+    for (const { histogram } of leaves) if (histogram) this.#pool.push(histogram);
+    return this.#finish(out, gain, leaves, gradient, hessian, rules);
+  }
+
+  /** Prunes, and gives every leaf its weight from sums over its own rows: those of histograms have been through subtractions. */
+  #finish(out: TreeBuilder, gain: number[], leaves: readonly Leaf[], gradient: Float32Array, hessian: Float32Array, rules: BoostingRules): BoostedTree {
+    const survivor = prune(out, gain, rules.gamma),
+      leaf = this.#leaf,
+      g = new Float64Array(gain.length),
+      h = new Float64Array(gain.length);
+    for (const { node, start, end } of leaves) {
+      const last = survivor[node]!;
+      for (let i = start; i < end; i++) {
+        const row = this.#order[i]!;
+        leaf[row] = last;
+        g[last]! += gradient[row]!;
+        h[last]! += hessian[row]!;
+      }
+    }
+    for (let node = 0; node < gain.length; node++) out.value[node] = leafWeight(g[node]!, h[node]!, rules);
+    return { tree: out.build(true), leaf, gain: Float64Array.from(gain) };
+  }
+
+  /** Histograms of both children; the parent's becomes the larger one's. */
+  #children(parent: Leaf, middle: number, gradient: Float32Array, hessian: Float32Array): readonly [Float64Array, Float64Array] {
+    const leftSmaller = middle - parent.start <= parent.end - middle;
+    const small = leftSmaller ? this.#build(parent.start, middle, gradient, hessian) : this.#build(middle, parent.end, gradient, hessian);
+    const large = parent.histogram!;
+    for (let i = 0; i < large.length; i++) large[i]! -= small[i]!;
+    return leftSmaller ? [small, large] : [large, small];
+  }
+
+  #build(start: number, end: number, gradient: Float32Array, hessian: Float32Array): Float64Array {
+    const histogram = this.#pool.pop()?.fill(0) ?? new Float64Array(4 * stride * this.#quads.length);
+    const n = end - start,
+      whole = n === this.#order.length;
+    const order = this.#order.subarray(start, end);
+    const g = whole ? gradient : this.#orderedG,
+      h = whole ? hessian : this.#orderedH;
+    if (!whole)
+      for (let i = 0; i < n; i++) {
+        g[i] = gradient[order[i]!]!;
+        h[i] = hessian[order[i]!]!;
+      }
+    for (const [q, quad] of this.#quads.entries()) accumulate(histogram.subarray(4 * q * stride, 4 * (q + 1) * stride), quad, order, g, h, n);
+    return histogram;
+  }
+
+  #search({ g, h }: Sums, histogram: Float64Array, rules: BoostingRules, random: Random): Leaf["split"] {
+    const root = leafGain(g, h, rules),
+      { lambda, alpha, minChildWeight } = rules;
+    let bestGain = leastGain,
+      feature = -1,
+      bin = 0,
+      bestG = 0,
+      bestH = 0;
+    for (const f of drawFeatures(this.#columns.length, rules.featuresPerNode, random)) {
+      const last = this.#columns[f]!.edges.length;
+      for (let b = 0, at = f * stride, leftG = 0, leftH = 0; b < last; b++, at += 2) {
+        leftG += histogram[at]!;
+        leftH += histogram[at + 1]!;
+        if (leftH < minChildWeight || leftH <= 0) continue;
+        const rightG = g - leftG,
+          rightH = h - leftH;
+        if (rightH < minChildWeight || rightH <= 0) break;
+        const gain =
+          (alpha === 0
+            ? (leftG * leftG) / (leftH + lambda) + (rightG * rightG) / (rightH + lambda)
+            : leafGain(leftG, leftH, rules) + leafGain(rightG, rightH, rules)) - root;
+        if (gain > bestGain) [bestGain, feature, bin, bestG, bestH] = [gain, f, b, leftG, leftH];
+      }
+    }
+    return feature < 0 ? undefined : { gain: bestGain, feature, bin, left: { g: bestG, h: bestH } };
+  }
+
+  /** Stable, so that row order, and with it every sum, does not depend on the tree's shape above. */
+  #partition({ start, end }: Leaf, feature: number, bin: number): number {
+    const { bins } = this.#columns[feature]!,
+      order = this.#order,
+      spare = this.#spare;
+    let left = start,
+      right = 0;
+    for (let i = start; i < end; i++) {
+      const row = order[i]!;
+      if (bins[row]! <= bin) order[left++] = row;
+      else spare[right++] = row;
+    }
+    order.set(spare.subarray(0, right), left);
+    return left;
+  }
+}
+
+/** Four columns at a time: a row's number, gradient and bins are read once for all of them. */
+function accumulate(histogram: Float64Array, quad: Uint32Array, order: Int32Array, g: Float32Array, h: Float32Array, n: number): void {
+  const [first, second, third, fourth] = [0, 1, 2, 3].map(k => histogram.subarray(k * stride, (k + 1) * stride)) as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  for (let i = 0; i < n; i++) {
+    const bins = quad[order[i]!]!,
+      dg = g[i]!,
+      dh = h[i]!;
+    let at = (bins << 1) & 510;
+    first[at]! += dg;
+    first[at + 1]! += dh;
+    at = (bins >>> 7) & 510;
+    second[at]! += dg;
+    second[at + 1]! += dh;
+    at = (bins >>> 15) & 510;
+    third[at]! += dg;
+    third[at + 1]! += dh;
+    at = (bins >>> 23) & 510;
+    fourth[at]! += dg;
+    fourth[at + 1]! += dh;
+  }
+}
+
+/** Bins of columns 4q to 4q + 3 in the four bytes of word q, lowest first. */
+function packQuads(columns: readonly BinnedColumn[]): Uint32Array[] {
+  const rows = columns[0]!.bins.length;
+  return Array.from({ length: Math.ceil(columns.length / 4) }, (_, q) => {
+    const quad = new Uint32Array(rows);
+    for (const [k, { bins }] of columns.slice(4 * q, 4 * q + 4).entries()) for (let i = 0; i < rows; i++) quad[i]! |= bins[i]! << (8 * k);
+    return quad;
+  });
+}
+
+/** Index of the leaf to split next, -1 for none. */
+function best(leaves: readonly Leaf[]): number {
+  let at = -1;
+  for (let i = 0; i < leaves.length; i++) if (leaves[i]!.split && (at < 0 || leaves[i]!.split!.gain > leaves[at]!.split!.gain)) at = i;
+  return at;
+}
