@@ -21,7 +21,7 @@ const spatialSequences = spatialPhrases
   .slice(1)
   .map(p => p.split(" "));
 
-/** Columns (all counts, unless said): characters (code points), words, wordLength (mean letters per word), uniqueWords (share of distinct words), clauses
+/** Columns (all counts, unless said): characters (code points), words, wordLength (mean characters per word), uniqueWords (share of distinct words), clauses
  *  (parts between commas, semicolons, full stops), numbers (digits or number words), colours, spatial, negations, materials, links ("and", "with"),
  *  quoted (1 where text in quotation marks asks for lettering). An empty prompt is a row of zeros. */
 export function promptStatistics(prompts: readonly string[]): FeatureTable {

@@ -1,5 +1,7 @@
 /** Minimises a smooth function of a few variables: BFGS with a dense inverse Hessian and a backtracking search (Nocedal & Wright 2006, algorithm 6.1). */
 
+import { dot, norm } from "./vector.js";
+
 export interface Evaluation {
   readonly value: number;
   readonly gradient: Float64Array;
@@ -50,11 +52,3 @@ function update(inverse: Float64Array[], s: Float64Array, y: Float64Array): void
 
 const identity = (n: number, scale: number): Float64Array[] =>
   Array.from({ length: n }, (_, i) => Float64Array.from({ length: n }, (_, j) => (i === j ? scale : 0)));
-
-function dot(a: Float64Array, b: Float64Array): number {
-  let total = 0;
-  for (let i = 0; i < a.length; i++) total += a[i]! * b[i]!;
-  return total;
-}
-
-const norm = (a: Float64Array): number => Math.sqrt(dot(a, a));

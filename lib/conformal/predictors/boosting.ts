@@ -9,6 +9,7 @@ import type { FittedPredictor, PredictorOf } from "./predictor.js";
 import { rankColumn } from "./ranked-columns.js";
 import { type Columns, checkRows, constantPredictor, trainingColumns } from "./training-data.js";
 import { addTree, normalised, packRows, type Tree } from "./tree.js";
+import { sigmoid } from "./vector.js";
 
 export interface GradientBoostingOptions {
   /** Default 100. */
@@ -44,6 +45,7 @@ export interface FittedBoosting extends FittedPredictor {
   margin(x: readonly Float64Array[]): Float64Array;
 }
 
+const { max } = Math; // bound once: a sandbox that intercepts globals makes every look-up slow
 const subject = "gradientBoosting";
 
 /** Labels may be numbers in [0, 1]. Margins start at 0 (p = 1/2), as xgboost's with base_score 0.5. `featureImportance`: total gain of a feature's splits. */
@@ -88,8 +90,6 @@ function constant(width: number, score: 0 | 1): FittedBoosting {
   return { ...fitted, trees: [], margin: x => fitted.predict(x).map(p => (p === 1 ? Infinity : -Infinity)) };
 }
 
-const sigmoid = (margin: number): number => 1 / (1 + Math.exp(-margin));
-
 function margins(trees: readonly Tree[], width: number, x: readonly Float64Array[]): Float64Array {
   checkRows(subject, x, width);
   const packed = packRows(x, width),
@@ -106,7 +106,7 @@ function derivatives(margin: Float64Array, { y, weights, rows }: Columns): { gra
     const p = sigmoid(margin[i]!),
       w = weights ? weights[i]! : 1;
     gradient[i] = w * (p - y[i]!);
-    hessian[i] = w * Math.max(p * (1 - p), 1e-16);
+    hessian[i] = w * max(p * (1 - p), 1e-16);
   }
   return { gradient, hessian };
 }

@@ -28,7 +28,8 @@ export interface GrownTree {
   readonly samples: Int32Array;
 }
 
-const nearest = Math.fround(1e-7); // scikit-learn's FEATURE_THRESHOLD: closer neighbours are one value
+const { fround } = Math; // bound once: a sandbox that intercepts globals makes every look-up slow
+const nearest = fround(1e-7); // scikit-learn's FEATURE_THRESHOLD: closer neighbours are one value
 const smallNode = 40; // below, insertion sort alone is faster than a bucket pass
 
 /** Scratch for nodes of up to `rows` rows; reused from tree to tree. */
@@ -130,7 +131,7 @@ export class GiniGrower {
       if (key < low) low = key;
       if (key > high) high = key;
     }
-    if (values[high]! <= Math.fround(values[low]! + nearest)) return false;
+    if (values[high]! <= fround(values[low]! + nearest)) return false;
     if (n < smallNode) {
       sortedKeys.set(keys.subarray(0, n));
       sortedCodes.set(codes.subarray(0, n));
@@ -168,7 +169,7 @@ export class GiniGrower {
             rightAligned = aligned - leftAligned;
           // Least Gini impurity = largest sum of (aligned weight)^2 / weight over both sides; one division.
           const gain = (leftAligned * leftAligned * right + rightAligned * rightAligned * left) / (left * right);
-          if (gain > best && values[key]! > Math.fround(values[previous]! + nearest)) {
+          if (gain > best && values[key]! > fround(values[previous]! + nearest)) {
             best = gain;
             this.#feature = feature;
             this.#below = previous;

@@ -2,6 +2,7 @@
 
 import { DataError } from "../../errors.js";
 import type { Columns } from "./training-data.js";
+import { dot, sigmoid, softplus } from "./vector.js";
 
 export interface LogisticFit {
   readonly coefficients: Float64Array;
@@ -10,8 +11,6 @@ export interface LogisticFit {
   readonly steps: number;
 }
 
-/** Stops where Newton's predicted decrease is below this share of the objective: beyond, float64 cannot tell two objectives apart. */
-const tolerance = 1e-26;
 const mostSteps = 200;
 
 /** argmin of l2/2 |w|^2 + sum of weight * log loss(y, sigmoid(x.w + b)), b free; y in [0, 1]. The optimum is unique where l2 > 0 and both classes occur.
@@ -21,12 +20,15 @@ export function minimiseLogistic(subject: string, { columns, y, weights, rows, w
   const centred = columns.map((column, f) => column.map(v => v - mean[f]!));
   const state: State = { columns: centred, y, weight: weights ?? new Float64Array(rows).fill(1), l2, parameters: new Float64Array(width + 1) };
   let { margin, objective } = evaluate(state, state.parameters);
-  let steps = 0;
+  let steps = 0,
+    before = Infinity;
   for (; steps < mostSteps; steps++) {
     const { gradient, hessian } = expand(state, margin);
     const step = solve(subject, hessian, gradient);
     const decrease = dot(gradient, step); // twice the predicted decrease
-    if (!(decrease > tolerance * (1 + objective))) break;
+    // Near the optimum a step squares the distance to it; where it no longer shrinks, what is left is the rounding of the gradient.
+    if (!(decrease > 0) || (decrease < 1e-12 * (1 + objective) && decrease > before / 4)) break;
+    before = decrease;
     const next = search(state, step, decrease, objective);
     if (!next) break; // no digit left to win
     [state.parameters, margin, objective] = [next.parameters, next.margin, next.objective];
@@ -124,19 +126,4 @@ function solve(subject: string, hessian: readonly Float64Array[], gradient: Floa
   }
   if (x.some(v => !Number.isFinite(v))) throw new DataError(subject, "the Hessian overflows: features too far from unit scale");
   return x.map((v, i) => v * scale[i]!);
-}
-
-export function sigmoid(x: number): number {
-  return x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 + Math.exp(x));
-}
-
-/** log(1 + e^x). */
-export function softplus(x: number): number {
-  return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
-}
-
-function dot(a: Float64Array, b: Float64Array): number {
-  let total = 0;
-  for (let i = 0; i < a.length; i++) total += a[i]! * b[i]!;
-  return total;
 }

@@ -1,10 +1,11 @@
 /** L2-regularised logistic regression at its exact optimum: the predictor of conformal alignment, and equal to scikit-learn's where that has converged. */
 
 import { ConfigError } from "../../errors.js";
-import { minimiseLogistic, sigmoid } from "./logistic-newton.js";
+import { minimiseLogistic } from "./logistic-newton.js";
 import type { FittedPredictor, PredictorOf } from "./predictor.js";
 import { type Columns, checkRows, constantPredictor, trainingColumns } from "./training-data.js";
 import { normalised } from "./tree.js";
+import { sigmoid } from "./vector.js";
 
 export interface FittedLogistic extends FittedPredictor {
   readonly coefficients: Float64Array;

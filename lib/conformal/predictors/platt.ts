@@ -1,8 +1,9 @@
 /** Platt scaling (1999): a sigmoid from score to risk, fitted by Newton's method as in Lin, Lin & Weng 2007. */
 
 import { type CalibrationOptions, calibrated } from "./calibration.js";
-import { minimiseLogistic, sigmoid } from "./logistic-newton.js";
+import { minimiseLogistic } from "./logistic-newton.js";
 import type { Predictor } from "./predictor.js";
+import { sigmoid } from "./vector.js";
 
 /** sigmoid(slope * score + intercept). */
 export interface PlattFit {

@@ -7,6 +7,7 @@ import { minimise } from "./bfgs.js";
 import type { FittedPredictor } from "./predictor.js";
 import { marginalRisk, unitLikelihood } from "./selective-likelihood.js";
 import { checkRows } from "./training-data.js";
+import { dot } from "./vector.js";
 
 export interface SelectiveLabelsOptions {
   /** Known share of aligned outputs among all rows, looked at or not, and how strongly it is enforced: weight * rows * (implied - known)^2 is added to the
@@ -143,10 +144,4 @@ function checkData({ x, y, tested }: SelectiveLabelsData): number {
   }
   if (!tested.includes(1)) throw new DataError(subject, "expected a row with its label seen, received none", { field: "tested" });
   return width;
-}
-
-function dot(a: Float64Array, b: Float64Array): number {
-  let total = 0;
-  for (let i = 0; i < a.length; i++) total += a[i]! * b[i]!;
-  return total;
 }

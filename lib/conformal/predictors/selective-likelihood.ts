@@ -1,7 +1,7 @@
 /** The likelihood of labels that were seen only where somebody chose to look, after "Domain constraints improve risk prediction when outcome data is
  *  missing" (Balachandar, Garg & Pierson 2024): uniform unobservables, closed under quadrature. */
 
-import { sigmoid } from "./logistic-newton.js";
+import { sigmoid } from "./vector.js";
 
 /** Gauss-Legendre on 32 nodes: the integrands' poles lie pi away from the real line, so on [0, 10] it is exact to rounding. The closed form divides a difference
  *  of softplus by k - 1 and loses its digits where both risks are close. */
