@@ -57,27 +57,27 @@ test("the gradient agrees with central differences", () => {
 });
 
 test("knowing prevalence and expertise brings the risk's coefficients nearer to the truth, and the implied prevalence to the known one", () => {
-  const seeds = [1, 2, 3, 4, 5, 6];
+  const seeds = [1, 2, 3];
   const off = (both: boolean): number =>
     seeds.reduce((sum, seed) => {
-      const { prevalence, ...data } = draw(1500, seed);
+      const { prevalence, ...data } = draw(1000, seed);
       const fitted = selectiveLabels(both ? { prevalence: { known: prevalence }, choiceColumns: [0] } : {}).fit(data);
       if (both) expect(Math.abs(fitted.impliedPrevalence - prevalence)).toBeLessThan(0.01);
-      return sum + [...truth, -2].reduce((total, b, f) => total + Math.abs(fitted.risk[f]! - b), 0) / (5 * seeds.length);
+      return sum + truth.reduce((total, b, f) => total + Math.abs(fitted.risk[f]! - b), 0) / (4 * seeds.length);
     }, 0);
   expect(off(true)).toBeLessThan(off(false));
 });
 
 test("labels of rows that were not looked at are not read", () => {
   const { x, y, tested } = draw(200, 9);
-  const fit = (labels: Float64Array) => selectiveLabels().fit({ x, y: labels, tested });
-  expect(fit(y).risk).toEqual(fit(y.map((v, i) => (tested[i] === 1 ? v : Number.NaN))).risk);
+  const learn = (labels: Float64Array) => selectiveLabels().fit({ x, y: labels, tested });
+  expect(learn(y).risk).toEqual(learn(y.map((v, i) => (tested[i] === 1 ? v : Number.NaN))).risk);
   expect(
-    fit(y)
+    learn(y)
       .predict(x)
       .every(p => p > 0 && p < 1),
   ).toBe(true);
-  expect(() => fit(y.map(() => 2))).toThrow(DataError);
+  expect(() => learn(y.map(() => 2))).toThrow(DataError);
   expect(() => selectiveLabels().fit({ x, y, tested: y.slice(1) })).toThrow(ShapeError);
   expect(() => selectiveLabels().fit({ x, y, tested: y.map(() => 0) })).toThrow(/seen/);
   expect(() => selectiveLabels({ choiceColumns: [4] }).fit({ x, y, tested })).toThrow(/choiceColumns/);

@@ -7,23 +7,28 @@ export interface Evaluation {
   readonly gradient: Float64Array;
 }
 
-/** A point where the gradient's largest entry is below `tolerance` * (1 + |value|), or where no step lowers the value any more. */
+/** A point where the gradient's largest entry is below `tolerance` * (1 + |value|), or where no step lowers the value by more than its rounding. */
 export function minimise(f: (x: Float64Array) => Evaluation, start: Float64Array, { tolerance = 1e-9, steps = 500 } = {}): Float64Array {
   const n = start.length;
   let x = start,
     now = f(x),
-    inverse = identity(n, 1 / Math.max(1, norm(now.gradient)));
+    inverse = identity(n, 1 / Math.max(1, norm(now.gradient))),
+    fresh = true;
   for (let step = 0; step < steps; step++) {
     if (now.gradient.every(g => Math.abs(g) <= tolerance * (1 + Math.abs(now.value)))) break;
-    let direction = inverse.map(row => -dot(row, now.gradient));
-    if (!(dot(Float64Array.from(direction), now.gradient) < 0)) {
+    let direction = Float64Array.from(inverse, row => -dot(row, now.gradient));
+    if (!(dot(direction, now.gradient) < 0)) {
       inverse = identity(n, 1 / Math.max(1, norm(now.gradient))); // curvature was lost to rounding
-      direction = inverse.map(row => -dot(row, now.gradient));
+      direction = Float64Array.from(inverse, row => -dot(row, now.gradient));
+      fresh = true;
     }
-    const next = descend(f, x, now, Float64Array.from(direction));
-    if (!next) break;
+    if (-dot(direction, now.gradient) < 1e-13 * (1 + Math.abs(now.value))) break; // a decrease that rounding would hide: values are long sums
+    const next = descend(f, x, now, direction);
+    if (!next || next.at.value >= now.value) break;
     const s = next.x.map((v, i) => v - x[i]!),
       y = next.at.gradient.map((v, i) => v - now.gradient[i]!);
+    if (fresh && dot(s, y) > 0) inverse = identity(n, dot(s, y) / dot(y, y)); // the scale of the curvature that was just seen
+    fresh = false;
     update(inverse, s, y);
     [x, now] = [next.x, next.at];
   }

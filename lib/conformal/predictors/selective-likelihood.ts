@@ -5,7 +5,8 @@ import { sigmoid } from "./vector.js";
 
 /** Gauss-Legendre on 32 nodes: the integrands' poles lie pi away from the real line, so on [0, 10] it is exact to rounding. The closed form divides a difference
  *  of softplus by k - 1 and loses its digits where both risks are close. */
-const nodes = gaussLegendre(32);
+const count = 32;
+const { nodes, weights } = gaussLegendre();
 
 /** Of one unit, divided by s: risk, test and label as functions of a = x.bY and b = a + x.bD. */
 export interface UnitLikelihood {
@@ -24,19 +25,19 @@ export function unitLikelihood(a: number, b: number, s: number, tested: number, 
     da = 0,
     db = 0,
     ds = 0;
-  for (const { at, weight } of nodes) {
-    const z = at * s,
+  for (let k = 0; k < count; k++) {
+    const z = nodes[k]! * s,
       sa = label === 1 ? 1 : -1,
       sb = tested === 1 ? 1 : -1;
     const risk = tested === 1 ? sigmoid(sa * (a + z)) : 1,
       test = sigmoid(sb * (b + z));
-    const f = weight * risk * test;
+    const f = weights[k]! * risk * test;
     const fa = tested === 1 ? f * sa * (1 - risk) : 0,
       fb = f * sb * (1 - test);
     p += f;
     da += fa;
     db += fb;
-    ds += at * (fa + fb);
+    ds += nodes[k]! * (fa + fb);
   }
   return { loss: -Math.log(p), a: -da / p, b: -db / p, s: -ds / p };
 }
@@ -46,19 +47,21 @@ export function marginalRisk(a: number, s: number): { readonly risk: number; rea
   let risk = 0,
     da = 0,
     ds = 0;
-  for (const { at, weight } of nodes) {
-    const p = sigmoid(a + at * s),
-      slope = weight * p * (1 - p);
-    risk += weight * p;
+  for (let k = 0; k < count; k++) {
+    const p = sigmoid(a + nodes[k]! * s),
+      slope = weights[k]! * p * (1 - p);
+    risk += weights[k]! * p;
     da += slope;
-    ds += at * slope;
+    ds += nodes[k]! * slope;
   }
   return { risk, a: da, s: ds };
 }
 
 /** Nodes in (0, 1) and weights summing to 1: roots of the Legendre polynomial by Newton's method. */
-function gaussLegendre(count: number): { readonly at: number; readonly weight: number }[] {
-  return Array.from({ length: count }, (_, i) => {
+function gaussLegendre(): { readonly nodes: Float64Array; readonly weights: Float64Array } {
+  const nodes = new Float64Array(count),
+    weights = new Float64Array(count);
+  for (let i = 0; i < count; i++) {
     let x = Math.cos((Math.PI * (i + 0.75)) / (count + 0.5)),
       slope = 0;
     for (let step = 0; step < 20; step++) {
@@ -67,6 +70,8 @@ function gaussLegendre(count: number): { readonly at: number; readonly weight: n
       slope = (count * (x * now - before)) / (x * x - 1);
       x -= now / slope;
     }
-    return { at: (1 + x) / 2, weight: 1 / ((1 - x * x) * slope * slope) };
-  });
+    nodes[i] = (1 + x) / 2;
+    weights[i] = 1 / ((1 - x * x) * slope * slope);
+  }
+  return { nodes, weights };
 }
