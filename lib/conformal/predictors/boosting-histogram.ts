@@ -76,26 +76,31 @@ interface Leaf {
 }
 
 const stride = 512; // 256 bins of (gradient, hessian)
+const block = 2048; // rows
 
 class HistogramGrower {
   readonly #columns: readonly BinnedColumn[];
-  readonly #quads: readonly Uint32Array[];
+  readonly #packed: Uint32Array;
+  /** Words of four bins per row. */
+  readonly #quads: number;
   readonly #order: Int32Array;
+  /** Derivatives in that order: moved with the rows, so that sums read memory in sequence. */
+  readonly #g: Float32Array;
+  readonly #h: Float32Array;
   readonly #spare: Int32Array;
+  readonly #spareG: Float32Array;
+  readonly #spareH: Float32Array;
   readonly #leaf: Int32Array;
-  readonly #orderedG: Float32Array;
-  readonly #orderedH: Float32Array;
   readonly #pool: Float64Array[] = [];
 
   constructor(columns: readonly BinnedColumn[]) {
     this.#columns = columns;
-    this.#quads = packQuads(columns);
+    this.#packed = pack(columns);
+    this.#quads = Math.ceil(columns.length / 4);
     const rows = columns[0]!.bins.length;
-    this.#order = new Int32Array(rows);
-    this.#spare = new Int32Array(rows);
+    [this.#order, this.#spare] = [new Int32Array(rows), new Int32Array(rows)];
+    [this.#g, this.#h, this.#spareG, this.#spareH] = [new Float32Array(rows), new Float32Array(rows), new Float32Array(rows), new Float32Array(rows)];
     this.#leaf = new Int32Array(rows);
-    this.#orderedG = new Float32Array(rows);
-    this.#orderedH = new Float32Array(rows);
   }
 
   grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): BoostedTree {
@@ -103,6 +108,8 @@ class HistogramGrower {
       gain: number[] = [],
       order = this.#order;
     for (let i = 0; i < order.length; i++) order[i] = i;
+    this.#g.set(gradient);
+    this.#h.set(hessian);
     /** A histogram comes with a leaf that may be split. */
     const enter = (start: number, end: number, depth: number, sums: Sums, histogram: Float64Array | undefined): Leaf => {
       gain.push(0);
@@ -110,7 +117,7 @@ class HistogramGrower {
       if (histogram && !split) this.#pool.push(histogram);
       return { node: out.leaf(0), start, end, depth, sums, ...(histogram && split && { histogram, split }) };
     };
-    const leaves: Leaf[] = [enter(0, order.length, 0, { g: sum(gradient), h: sum(hessian) }, this.#build(0, order.length, gradient, hessian))];
+    const leaves: Leaf[] = [enter(0, order.length, 0, { g: sum(gradient), h: sum(hessian) }, this.#build(0, order.length))];
     for (let at = best(leaves); at >= 0 && leaves.length < rules.maxLeaves; at = best(leaves)) {
       const parent = leaves[at]!,
         { feature, bin, left, gain: gained } = parent.split!;
@@ -120,18 +127,18 @@ class HistogramGrower {
       gain[parent.node] = gained;
       const deeper = parent.depth + 1 < rules.maxDepth && leaves.length + 1 < rules.maxLeaves;
       if (!deeper) this.#pool.push(parent.histogram!);
-      const histograms = deeper ? this.#children(parent, middle, gradient, hessian) : ([undefined, undefined] as const);
+      const histograms = deeper ? this.#children(parent, middle) : ([undefined, undefined] as const);
       leaves[at] = enter(parent.start, middle, parent.depth + 1, left, histograms[0]);
       leaves.push(enter(middle, parent.end, parent.depth + 1, right, histograms[1]));
       out.left[parent.node] = leaves[at]!.node;
       out.right[parent.node] = leaves.at(-1)!.node;
     }
     for (const { histogram } of leaves) if (histogram) this.#pool.push(histogram);
-    return this.#finish(out, gain, leaves, gradient, hessian, rules);
+    return this.#finish(out, gain, leaves, rules);
   }
 
   /** Prunes, and gives every leaf its weight from sums over its own rows: those of histograms have been through subtractions. */
-  #finish(out: TreeBuilder, gain: number[], leaves: readonly Leaf[], gradient: Float32Array, hessian: Float32Array, rules: BoostingRules): BoostedTree {
+  #finish(out: TreeBuilder, gain: number[], leaves: readonly Leaf[], rules: BoostingRules): BoostedTree {
     const survivor = prune(out, gain, rules.gamma),
       leaf = this.#leaf,
       g = new Float64Array(gain.length),
@@ -139,10 +146,9 @@ class HistogramGrower {
     for (const { node, start, end } of leaves) {
       const last = survivor[node]!;
       for (let i = start; i < end; i++) {
-        const row = this.#order[i]!;
-        leaf[row] = last;
-        g[last]! += gradient[row]!;
-        h[last]! += hessian[row]!;
+        leaf[this.#order[i]!] = last;
+        g[last]! += this.#g[i]!;
+        h[last]! += this.#h[i]!;
       }
     }
     for (let node = 0; node < gain.length; node++) out.value[node] = leafWeight(g[node]!, h[node]!, rules);
@@ -150,27 +156,23 @@ class HistogramGrower {
   }
 
   /** Histograms of both children; the parent's becomes the larger one's. */
-  #children(parent: Leaf, middle: number, gradient: Float32Array, hessian: Float32Array): readonly [Float64Array, Float64Array] {
+  #children(parent: Leaf, middle: number): readonly [Float64Array, Float64Array] {
     const leftSmaller = middle - parent.start <= parent.end - middle;
-    const small = leftSmaller ? this.#build(parent.start, middle, gradient, hessian) : this.#build(middle, parent.end, gradient, hessian);
+    const small = leftSmaller ? this.#build(parent.start, middle) : this.#build(middle, parent.end);
     const large = parent.histogram!;
     for (let i = 0; i < large.length; i++) large[i]! -= small[i]!;
     return leftSmaller ? [small, large] : [large, small];
   }
 
-  #build(start: number, end: number, gradient: Float32Array, hessian: Float32Array): Float64Array {
-    const histogram = this.#pool.pop()?.fill(0) ?? new Float64Array(4 * stride * this.#quads.length);
-    const n = end - start,
-      whole = n === this.#order.length;
-    const order = this.#order.subarray(start, end);
-    const g = whole ? gradient : this.#orderedG,
-      h = whole ? hessian : this.#orderedH;
-    if (!whole)
-      for (let i = 0; i < n; i++) {
-        g[i] = gradient[order[i]!]!;
-        h[i] = hessian[order[i]!]!;
-      }
-    for (const [q, quad] of this.#quads.entries()) accumulate(histogram.subarray(4 * q * stride, 4 * (q + 1) * stride), quad, order, g, h, n);
+  /** A block of rows at a time for all columns: what a block touches stays in cache. */
+  #build(start: number, end: number): Float64Array {
+    const quads = this.#quads,
+      histogram = this.#pool.pop()?.fill(0) ?? new Float64Array(4 * stride * quads);
+    for (let from = start; from < end; from += block) {
+      const to = Math.min(from + block, end);
+      const rows = [this.#order.subarray(from, to), this.#g.subarray(from, to), this.#h.subarray(from, to)] as const;
+      for (let q = 0; q < quads; q++) accumulate(histogram.subarray(4 * q * stride, 4 * (q + 1) * stride), this.#packed, quads, q, ...rows);
+    }
     return histogram;
   }
 
@@ -204,55 +206,54 @@ class HistogramGrower {
   /** Stable, so that row order, and with it every sum, does not depend on the tree's shape above. */
   #partition({ start, end }: Leaf, feature: number, bin: number): number {
     const { bins } = this.#columns[feature]!,
-      order = this.#order,
-      spare = this.#spare;
+      [order, g, h] = [this.#order, this.#g, this.#h],
+      [spare, spareG, spareH] = [this.#spare, this.#spareG, this.#spareH];
     let left = start,
       right = 0;
     for (let i = start; i < end; i++) {
-      const row = order[i]!;
-      if (bins[row]! <= bin) order[left++] = row;
-      else spare[right++] = row;
+      const row = order[i]!,
+        stays = (bins[row]! - bin - 1) >>> 31; // 1 where the row's bin is <= bin; a branch here is mispredicted too often
+      order[left] = spare[right] = row;
+      g[left] = spareG[right] = g[i]!;
+      h[left] = spareH[right] = h[i]!;
+      left += stays;
+      right += 1 - stays;
     }
     order.set(spare.subarray(0, right), left);
+    g.set(spareG.subarray(0, right), left);
+    h.set(spareH.subarray(0, right), left);
     return left;
   }
 }
 
 /** Four columns at a time: a row's number, gradient and bins are read once for all of them. */
-function accumulate(histogram: Float64Array, quad: Uint32Array, order: Int32Array, g: Float32Array, h: Float32Array, n: number): void {
-  const [first, second, third, fourth] = [0, 1, 2, 3].map(k => histogram.subarray(k * stride, (k + 1) * stride)) as [
-    Float64Array,
-    Float64Array,
-    Float64Array,
-    Float64Array,
-  ];
-  for (let i = 0; i < n; i++) {
-    const bins = quad[order[i]!]!,
+function accumulate(out: Float64Array, packed: Uint32Array, quads: number, q: number, order: Int32Array, g: Float32Array, h: Float32Array): void {
+  for (let i = 0; i < order.length; i++) {
+    const bins = packed[order[i]! * quads + q]!,
       dg = g[i]!,
       dh = h[i]!;
     let at = (bins << 1) & 510;
-    first[at]! += dg;
-    first[at + 1]! += dh;
-    at = (bins >>> 7) & 510;
-    second[at]! += dg;
-    second[at + 1]! += dh;
-    at = (bins >>> 15) & 510;
-    third[at]! += dg;
-    third[at + 1]! += dh;
-    at = (bins >>> 23) & 510;
-    fourth[at]! += dg;
-    fourth[at + 1]! += dh;
+    out[at]! += dg;
+    out[at + 1]! += dh;
+    at = stride + ((bins >>> 7) & 510);
+    out[at]! += dg;
+    out[at + 1]! += dh;
+    at = 2 * stride + ((bins >>> 15) & 510);
+    out[at]! += dg;
+    out[at + 1]! += dh;
+    at = 3 * stride + ((bins >>> 23) & 510);
+    out[at]! += dg;
+    out[at + 1]! += dh;
   }
 }
 
-/** Bins of columns 4q to 4q + 3 in the four bytes of word q, lowest first. */
-function packQuads(columns: readonly BinnedColumn[]): Uint32Array[] {
-  const rows = columns[0]!.bins.length;
-  return Array.from({ length: Math.ceil(columns.length / 4) }, (_, q) => {
-    const quad = new Uint32Array(rows);
-    for (const [k, { bins }] of columns.slice(4 * q, 4 * q + 4).entries()) for (let i = 0; i < rows; i++) quad[i]! |= bins[i]! << (8 * k);
-    return quad;
-  });
+/** Row by row, the bins of four columns to a word, lowest byte first: [rows * quads]. */
+function pack(columns: readonly BinnedColumn[]): Uint32Array {
+  const rows = columns[0]!.bins.length,
+    quads = Math.ceil(columns.length / 4),
+    packed = new Uint32Array(rows * quads);
+  for (const [f, { bins }] of columns.entries()) for (let i = 0, at = f >> 2; i < rows; i++, at += quads) packed[at]! |= bins[i]! << (8 * (f & 3));
+  return packed;
 }
 
 /** Index of the leaf to split next, -1 for none. */
