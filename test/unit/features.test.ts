@@ -5,7 +5,7 @@ import { fillConstant, fillMean, fillMedian, fillMissing, refuseMissing } from "
 import { promptStatistics } from "../../lib/conformal/features/prompt-statistics.js";
 import { answerRisk, ensembleFeatures, textNormFeatures } from "../../lib/conformal/features/reward-features.js";
 import { columnOf, type FeatureTable, featureTable, joinFeatures, takeRows } from "../../lib/conformal/features/table.js";
-import { chain, standardise } from "../../lib/conformal/features/transform.js";
+import { chainTransforms, standardise } from "../../lib/conformal/features/transform.js";
 import { logisticRegression } from "../../lib/conformal/predictors/logistic.js";
 import { DataError, ShapeError } from "../../lib/errors.js";
 
@@ -61,7 +61,7 @@ test("missing values are refused by name, or filled from training and marked", (
 
 test("a chain learns each step from what the step before made, and its rows are fit for a predictor", () => {
   const training = featureTable({ a: [0, 10, Number.NaN, 2, 8], b: [1, 2, 3, 4, 5] });
-  const table = chain(fillMissing({ fill: fillMean }), standardise).fit(training)(training);
+  const table = chainTransforms(fillMissing({ fill: fillMean }), standardise).fit(training)(training);
   expect(table.columns).toEqual(["a", "b", "a missing"]);
   for (const name of table.columns) expect(columnOf(table, name).reduce((sum, v) => sum + v, 0)).toBeCloseTo(0, 12);
   expect(() => logisticRegression().fit({ x: training.rows, y: Float64Array.of(0, 1, 0, 1, 1) })).toThrow(DataError);

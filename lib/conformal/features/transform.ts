@@ -14,7 +14,7 @@ export interface FeatureTransform {
 export type FittedTransform = (table: FeatureTable) => FeatureTable;
 
 /** One after the other; each learns from what those before made of the training rows. */
-export function chain(...transforms: readonly FeatureTransform[]): FeatureTransform {
+export function chainTransforms(...transforms: readonly FeatureTransform[]): FeatureTransform {
   return {
     name: transforms.map(t => t.name).join(", "),
     fit(training) {

@@ -42,8 +42,9 @@ export function binColumn({ ranks, values }: RankedColumn, most: number, weights
   for (let i = 0; i < ranks.length; i++) mass[ranks[i]!]! += weights ? weights[i]! : 1;
   const binOf = new Uint8Array(values.length),
     edges: number[] = [];
-  let left = mass.reduce((a, b) => a + b, 0),
+  let left = 0,
     inBin = 0;
+  for (let rank = 0; rank < mass.length; rank++) left += mass[rank]!;
   for (let rank = 0; rank < values.length; rank++) {
     binOf[rank] = edges.length;
     inBin += mass[rank]!;
@@ -195,7 +196,7 @@ class HistogramGrower {
         if (rightH < minChildWeight || rightH <= 0) break;
         const gain =
           (alpha === 0
-            ? (leftG * leftG) / (leftH + lambda) + (rightG * rightG) / (rightH + lambda)
+            ? (leftG * leftG * (rightH + lambda) + rightG * rightG * (leftH + lambda)) / ((leftH + lambda) * (rightH + lambda)) // one division
             : leafGain(leftG, leftH, rules) + leafGain(rightG, rightH, rules)) - root;
         if (gain > bestGain) [bestGain, feature, bin, bestG, bestH] = [gain, f, b, leftG, leftH];
       }
