@@ -41,6 +41,20 @@ test("standardising learns from training rows alone", () => {
   expect(() => apply(featureTable({ b: [1], a: [1] }))).toThrow(/columns of training \(a, b\)/);
 });
 
+test("a column with nothing in it stays missing under standardising, and is filled with 0", () => {
+  const training = featureTable({ a: [Number.NaN, Number.NaN] }),
+    later = featureTable({ a: [5, Number.NaN] });
+  expect([...columnOf(standardise.fit(training)(later), "a")]).toEqual([5, Number.NaN]);
+  expect(
+    fillMissing({ fill: fillMean })
+      .fit(training)(later)
+      .rows.map(row => [...row]),
+  ).toEqual([
+    [5, 0],
+    [0, 1],
+  ]);
+});
+
 test("missing values are refused by name, or filled from training and marked", () => {
   const training = featureTable({ a: [1, 2, 9, Number.NaN], b: [1, 1, 1, 1] }),
     test = featureTable({ a: [Number.NaN, 5], b: [Number.NaN, 2] });

@@ -359,6 +359,17 @@ test("neighbours: the mean label of the k nearest, by sorting all distances", ()
   }
 });
 
+test("neighbours at one distance share what is left of k", () => {
+  const x = [0, 1, 1, -1, 5].map(v => Float64Array.of(v)),
+    y = Float64Array.of(1, 1, 0, 0, 0);
+  const at = (k: number, weights?: Float64Array): number =>
+    nearestNeighbours({ k })
+      .fit({ x, y, ...(weights && { weights }) })
+      .predict([Float64Array.of(0)])[0]!;
+  expect([1, 2, 3, 4, 5, 99].map(k => at(k))).toEqual([1, (1 + 1 / 3) / 2, (1 + 2 / 3) / 3, 2 / 4, 2 / 5, 2 / 5]);
+  expect(at(2, Float64Array.of(1, 6, 2, 2, 1))).toBeCloseTo((1 + 6 / 10) / 2, 12);
+});
+
 test("settings that cannot be used are refused where they are given", () => {
   for (const make of [
     () => logisticRegression({ c: 0 }),
