@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { writeSafetensors } from "../data/safetensors.js";
+import { type TensorFile, writeSafetensors } from "../data/safetensors.js";
 import { readWeights } from "../data/weights.js";
 import type { Device } from "../device.js";
 import { ClosedError, ConfigError, DataError } from "../errors.js";
@@ -52,21 +52,26 @@ export class ModelHandle implements AsyncDisposable {
 
   /** Names, shapes and dtypes of the files are checked before memory is taken.
    *  Throws DataError, WeightsError (missing, unexpected, mismatched), the signal's reason. */
-  static async load(
-    subject: string,
-    store: ParameterStore,
-    { folder, baseName, parameterOf }: WeightsPlace,
-    { device, variant, signal, onProgress }: ModelLoadOptions,
-  ): Promise<ModelHandle> {
-    signal?.throwIfAborted();
-    const file = readWeights(folder, baseName, variant);
-    const names = parameterOf ? { parameterOf } : {};
+  static async load(subject: string, store: ParameterStore, { folder, baseName, parameterOf }: WeightsPlace, options: ModelLoadOptions): Promise<ModelHandle> {
+    options.signal?.throwIfAborted();
+    const file = readWeights(folder, baseName, options.variant);
     try {
-      matchWeights(store, file, names);
-      return await ModelHandle.#open(subject, store, device, session => loadWeights(session, store, file, { ...names, signal, onProgress }));
+      return await ModelHandle.from(subject, store, file, { ...options, ...(parameterOf && { parameterOf }) });
     } finally {
       file.close();
     }
+  }
+
+  /** The same of an open file, which stays open. */
+  static from(
+    subject: string,
+    store: ParameterStore,
+    file: TensorFile,
+    { device, signal, onProgress, parameterOf }: Omit<ModelLoadOptions, "variant"> & MatchOptions,
+  ): Promise<ModelHandle> {
+    const names = parameterOf ? { parameterOf } : {};
+    matchWeights(store, file, names);
+    return ModelHandle.#open(subject, store, device, session => loadWeights(session, store, file, { ...names, signal, onProgress }));
   }
 
   /** Random weights. */
