@@ -1,8 +1,9 @@
 /** Every public name of attune. */
 
 export { decodePng, encodePng, type Image } from "./data/image.js";
-export { type DeferredTensor, readSafetensors, SafetensorsFile, writeSafetensors } from "./data/safetensors.js";
-export { readWeights } from "./data/weights.js";
+export { type DeferredTensor, readSafetensors, SafetensorsFile, type TensorFile, type TensorPlace, writeSafetensors } from "./data/safetensors.js";
+export { readTorchFile, TorchFile } from "./data/torch-file.js";
+export { readTensors, readWeights } from "./data/weights.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
 export { type NoiseSchedule, type NoiseScheduleOptions, noiseSchedule, noiseScheduleFromConfig, type PredictionType, snr } from "./diffusion/noise-schedule.js";
