@@ -14,6 +14,7 @@ export { compileGraph } from "./graph/compile.js";
 export { printProgram } from "./graph/print.js";
 export type { Program } from "./graph/program.js";
 export { type Executable, Session, type SessionOptions, type Trace } from "./graph/session.js";
+export { type Conversion, type ConvertControl, type ToDiffusersOptions, type ToSingleFileOptions, toDiffusers, toSingleFile } from "./models/single-file.js";
 export { parseUNetConfig, type UNetConfig } from "./models/unet-config.js";
 export { UNet, type UNetCreateOptions, type UNetGradients, type UNetLoadOptions } from "./models/unet-model.js";
 export { LoraAdapter, type LoraOptions } from "./nn/lora.js";

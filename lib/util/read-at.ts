@@ -1,6 +1,7 @@
 /** Positional reads of files that may be cut or replaced under the reader: all bytes, or an error that says where they end. */
 
-import { openSync, readSync } from "node:fs";
+import { openSync, read, readSync } from "node:fs";
+import { promisify } from "node:util";
 import { DataError } from "../errors.js";
 
 /** One read call may not pass 2^31 - 1 bytes. */
@@ -21,5 +22,16 @@ export function readFully(fd: number, into: Uint8Array, position: number, file: 
     const got = readSync(fd, into, at, Math.min(chunkBytes, into.length - at), position + at);
     if (got === 0) throw new DataError(file, `expected ${into.length} bytes, received ${at} before the file ended`, { offset: position + at });
     at += got;
+  }
+}
+
+const readAsync = promisify(read);
+
+/** The same without holding up the event loop. */
+export async function readFullyAsync(fd: number, into: Uint8Array, position: number, file: string): Promise<void> {
+  for (let at = 0; at < into.length; ) {
+    const { bytesRead } = await readAsync(fd, into, at, Math.min(chunkBytes, into.length - at), position + at);
+    if (bytesRead === 0) throw new DataError(file, `expected ${into.length} bytes, received ${at} before the file ended`, { offset: position + at });
+    at += bytesRead;
   }
 }
