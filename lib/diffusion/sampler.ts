@@ -11,7 +11,7 @@ import { concat, slice } from "../graph/ops/shape.js";
 import { scalar } from "../graph/scalars.js";
 import type { Executable, Session } from "../graph/session.js";
 import { buildGraph, type Tensor } from "../graph/tensor.js";
-import type { LoraAdapter } from "../nn/lora.js";
+import type { Adapter } from "../nn/lora.js";
 import { type ParameterStore, Params } from "../nn/params.js";
 import type { Scheduler, SchedulerStep } from "../schedulers/scheduler.js";
 import type { HostTensor } from "../util/host-tensor.js";
@@ -25,7 +25,7 @@ export interface SamplerOptions {
   readonly session: Session;
   readonly denoiser: Denoiser;
   readonly store: ParameterStore;
-  readonly adapter?: LoraAdapter;
+  readonly adapter?: Adapter;
   readonly schedule: NoiseSchedule;
   readonly dtype?: "f32" | "f64";
 }
