@@ -2,6 +2,8 @@
 
 export { decodePng, encodePng, type Image } from "./data/image.js";
 export { type DeferredTensor, readSafetensors, SafetensorsFile, type TensorFile, type TensorPlace, writeSafetensors } from "./data/safetensors.js";
+export { ClipTokenizer, type EncodeOptions, type TokenBatch, type Truncation } from "./data/tokenizer.js";
+export type { AddedToken, SpecialTokens, TokenizerData } from "./data/tokenizer-files.js";
 export { readTorchFile, TorchFile } from "./data/torch-file.js";
 export { readTensors, readWeights } from "./data/weights.js";
 export { type Device, openDevice } from "./device.js";
