@@ -302,6 +302,20 @@ describe("refused, with nothing left behind", () => {
     await expect(toDiffusers(file, at("in"), {})).rejects.toThrow(/a path where nothing is yet/);
   });
 
+  test("a config that speaks of layers without end", async () => {
+    await tinyFolder(at("in"), "unet-sd-tiny", ["vae", "text_encoder"]);
+    for (const [part, field] of [
+      ["text_encoder", "num_hidden_layers"],
+      ["vae", "layers_per_block"],
+    ] as const) {
+      const path = join(at("in"), part, "config.json");
+      const config = readJson(path);
+      writeFileSync(path, JSON.stringify({ ...config, [field]: 1e9 }));
+      await expect(toSingleFile(at("in"), at("f.safetensors"))).rejects.toThrow(new RegExp(`${field} to be a whole number in`));
+      writeFileSync(path, JSON.stringify(config));
+    }
+  });
+
   test("a folder with tensors that its config does not know, or without a unet", async () => {
     await tinyFolder(at("in"), "unet-sd-tiny", []);
     const weights = weightsIn(at("in"), "unet");

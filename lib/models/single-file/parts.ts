@@ -1,16 +1,17 @@
 /** The families of single-file checkpoints and the models that each holds: which prefix, which rules, which folder. */
 
 import type { TensorFile } from "../../data/safetensors.js";
-import { DataError, type WeightsError } from "../../errors.js";
+import { ConfigError, DataError, type WeightsError } from "../../errors.js";
 import { sameShape } from "../../graph/tensor.js";
 import { outsideShape } from "../../util/host-tensor.js";
+import { isLayers, layersText } from "../config-reader.js";
 import { parseUNetConfig } from "../unet-config.js";
 import { declareUNet } from "../unet-parameters.js";
 import { classicClipName, clipRules, detectClipConfig } from "./clip.js";
 import { detectOpenClipConfig, openClipRules } from "./open-clip.js";
 import type { TensorRule } from "./rules.js";
 import { detectUNetConfig, unetPrefix, unetRules } from "./unet.js";
-import { currentVaeName, detectVaeConfig, vaePrefix, vaeRules, vaeStructure } from "./vae.js";
+import { currentVaeName, detectVaeConfig, vaePrefix, vaeRules } from "./vae.js";
 
 export type Family = "sd1" | "sd2" | "sdxl" | "sdxl-refiner";
 export type PartName = "unet" | "vae" | "text_encoder" | "text_encoder_2";
@@ -50,23 +51,33 @@ const unet: Part = {
   },
 };
 
+function levelsOf({ block_out_channels: channels }: Config, source: string): number {
+  if (!Array.isArray(channels) || !isLayers(channels.length)) throw new ConfigError(source, "block_out_channels", "an array of widths", channels);
+  return channels.length;
+}
+
 const vae = (scalingFactor: number, sampleSize: number): Part => ({
   name: "vae",
   baseName: diffusersName,
   prefix: vaePrefix,
-  rules: config => vaeRules(vaeStructure(config)),
+  rules: (config, source) => vaeRules({ levels: levelsOf(config, source), layers: layersOf(config, "layers_per_block", source) }),
   detect: file => detectVaeConfig(file, { scalingFactor, sampleSize }),
   currentName: currentVaeName,
 });
 
-const layersOf = (config: Config): number => Number(config.num_hidden_layers);
+/** A config is data from elsewhere: rules are made for every layer that it speaks of. */
+function layersOf(config: Config, field: string, source: string): number {
+  const layers = config[field];
+  if (!isLayers(layers)) throw new ConfigError(source, field, layersText, layers);
+  return layers;
+}
 
 const clip = (prefix: string): Part => ({
   name: "text_encoder",
   baseName: "model",
   prefix,
   optionalPrefix: "text_model.",
-  rules: config => clipRules(layersOf(config)),
+  rules: (config, source) => clipRules(layersOf(config, "num_hidden_layers", source)),
   detect: detectClipConfig,
   currentName: classicClipName,
 });
@@ -75,7 +86,7 @@ const openClip = (name: PartName, prefix: string, projection: boolean): Part => 
   name,
   baseName: "model",
   prefix,
-  rules: config => openClipRules(layersOf(config), { projection }),
+  rules: (config, source) => openClipRules(layersOf(config, "num_hidden_layers", source), { projection }),
   detect: (file, at) => detectOpenClipConfig(file, at, { projection }),
   currentName: classicClipName,
 });

@@ -13,10 +13,6 @@ export interface VaeStructure {
   readonly layers: number;
 }
 
-export function vaeStructure({ block_out_channels: channels = [64], layers_per_block: layers = 1 }: Readonly<Record<string, unknown>>): VaeStructure {
-  return { levels: Array.isArray(channels) ? channels.length : 0, layers: Number(layers) };
-}
-
 export function vaeRules({ levels, layers }: VaeStructure): TensorRule[] {
   const rules = [...moduleRules("quant_conv", "quant_conv", { optional: true }), ...moduleRules("post_quant_conv", "post_quant_conv", { optional: true })];
   for (const side of ["encoder", "decoder"]) {
