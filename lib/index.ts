@@ -1,6 +1,7 @@
 /** Every public name of attune. */
 
 export { decodePng, encodePng, type Image } from "./data/image.js";
+export { PickleTuple, type PickleValue } from "./data/pickle-value.js";
 export { type DeferredTensor, readSafetensors, SafetensorsFile, type TensorFile, type TensorPlace, writeSafetensors } from "./data/safetensors.js";
 export { ClipTokenizer, type EncodeOptions, type TokenBatch, type Truncation } from "./data/tokenizer.js";
 export type { AddedToken, SpecialTokens, TokenizerData } from "./data/tokenizer-files.js";

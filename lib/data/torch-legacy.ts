@@ -3,7 +3,8 @@
 
 import { DataError } from "../errors.js";
 import { readFully } from "../util/read-at.js";
-import { kindOf, type PickleValue, TruncatedPickle, unpickle } from "./pickle.js";
+import { TruncatedPickle, unpickle } from "./pickle.js";
+import { kindOf, type PickleValue } from "./pickle-value.js";
 import { elementBytes, storageOfId, type TorchStorage, torchGlobals } from "./torch-pickle.js";
 
 /** Bytes of the file. */

@@ -1,6 +1,6 @@
 /** What of torch stands in its pickles: storages by persistent id, and tensors as views of them. Everything is checked here but that a storage's bytes are in the file. */
 
-import { kindOf, PickleGlobal, PickleMismatch, PickleObject, PickleTuple, type PickleValue } from "./pickle.js";
+import { kindOf, PickleGlobal, PickleMismatch, PickleObject, PickleTuple, type PickleValue } from "./pickle-value.js";
 import { type SafetensorsDType, safetensorsBits } from "./safetensors-header.js";
 
 /** The elements of a storage, of which tensors are views. */
@@ -92,9 +92,10 @@ export function storageOfId(id: PickleValue): TorchStorage {
   return new TorchStorage(key, dtype, length, start);
 }
 
-/** (storage, first element, shape, strides, ..); what follows (requires_grad, hooks) changes no value. */
-function rebuildTensor([storage, first, size, stride]: readonly PickleValue[]): TorchTensor {
+/** (storage, first element, shape, strides, requires_grad, hooks, flags). Gradients and hooks change no value; flags do: a lazy negation or conjugate. */
+function rebuildTensor([storage, first, size, stride, , , flags = null]: readonly PickleValue[]): TorchTensor {
   if (!(storage instanceof TorchStorage)) return mismatch("a storage", storage);
+  if (flags !== null && !(flags instanceof Map && flags.size === 0)) return mismatch("a tensor that is stored as it is", flags);
   const offset = count(first, "a first element");
   const [shape, strides] = [counts(size, "a shape"), counts(stride, "strides")];
   if (shape.length !== strides.length || shape.length > 64) return mismatch(`strides for each of ${shape.length} axes`, stride);

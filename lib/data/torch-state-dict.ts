@@ -1,7 +1,7 @@
 /** The names of the tensors in a value that torch.save wrote: the keys of a state dict; a training checkpoint's are found in its `state_dict`. */
 
 import { DataError } from "../errors.js";
-import { kindOf, PickleTuple, type PickleValue } from "./pickle.js";
+import { kindOf, PickleTuple, type PickleValue } from "./pickle-value.js";
 import { TorchTensor } from "./torch-pickle.js";
 
 const maxDepth = 32;

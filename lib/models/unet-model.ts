@@ -95,6 +95,8 @@ export class UNet implements AsyncDisposable {
     { cotangent, ...inputs }: UNetHostInputs & { readonly cotangent: HostTensor },
     { signal, recompute }: RunOptions = {},
   ): Promise<UNetGradients> {
+    const applied = this.adapters.active?.stores.length ?? 0; // their parameters have the same names
+    if (applied > 1) throw new ConfigError("UNet.lossAndGrads", "the adapters", "at most one that is applied", applied);
     const executable = this.#executable("gradients", inputs, recompute);
     const results = await this.#handle.run(executable, { inputs: { ...feedOf(inputs), cotangent } }, signal);
     return { ...(gradientsOf(results) as ModelGradients & Pick<UNetGradients, "inputGrads">), output: results.output! };

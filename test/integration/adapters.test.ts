@@ -116,6 +116,7 @@ describe("several adapters", () => {
     expectClose(await output(unet), await output(await merged([[one, 0.5]])), rounding, "one");
     await unet.loadLora(await written(at("two.safetensors"), two), { name: "two", strength: -1 });
     const both = await output(unet);
+    await expect(unet.lossAndGrads({ ...smallInputs(), cotangent: pseudoRandom([2, 4, 8, 8]) })).rejects.toThrow(/at most one that is applied, received 2/);
     expectClose(
       both,
       await output(

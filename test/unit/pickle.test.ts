@@ -1,6 +1,7 @@
 /** The data-only unpickler: what it builds, and that nothing else in a pickle does anything but name itself. */
 
-import { PickleTuple, type PickleValue, pickleLimits, TruncatedPickle, unpickle } from "../../lib/data/pickle.js";
+import { pickleLimits, TruncatedPickle, unpickle } from "../../lib/data/pickle.js";
+import { PickleTuple, type PickleValue } from "../../lib/data/pickle-value.js";
 import { torchGlobals } from "../../lib/data/torch-pickle.js";
 import { DataError } from "../../lib/errors.js";
 import { int, type Part, pickle, text } from "../support/pickle.js";

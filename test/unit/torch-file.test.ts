@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { PickleTuple } from "../../lib/data/pickle.js";
+import { PickleTuple } from "../../lib/data/pickle-value.js";
 import { readTorchFile, type TorchFile } from "../../lib/data/torch-file.js";
 import { readTensors, readWeights } from "../../lib/data/weights.js";
 import { ClosedError, DataError } from "../../lib/errors.js";
@@ -237,6 +237,7 @@ describe("damage", () => {
     refusedAs(pkl(tensor("K\x00K\x02K\x02\x86K\x03K\x01\x86"), data), /expected a view within 4 elements/);
     refusedAs(pkl(tensor("J\xff\xff\xff\xffK\x02\x85K\x01\x85"), data), /first element, whole and >= 0, received -1/);
     refusedAs(pkl(tensor("K\x00K\x02\x85J\xff\xff\xff\xff\x85"), data), /strides of numbers, whole and >= 0, received -1/);
+    refusedAs(pkl(tensor("K\x00K\x02\x85K\x01\x85\x89N}X\x03\x00\x00\x00neg\x88s"), data), /expected a tensor that is stored as it is, received a dict of 1/);
     refusedAs(pkl(tensor("K\x00K\x02\x85K\x01K\x01\x86"), data), /strides for each of 1 axes/);
     refusedAs(pkl(tensor("K\x00J\xff\xff\xff\x7f\x85K\x00\x85"), data), /at most 16777216 elements of a storage of 4/);
     refusedAs(pkl(tensor("K\x00\x8a\x07\xff\xff\xff\xff\xff\xff\x0f\x85K\x00\x85"), data), /fewer than 2\^47/);
