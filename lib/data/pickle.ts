@@ -27,6 +27,8 @@ export function unpickle(bytes: Uint8Array, options: UnpickleOptions, start = 0)
   return new Machine(bytes, options, start).run();
 }
 
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
 class Machine {
   readonly #view: DataView;
   readonly #memo = new Map<number, PickleValue>();
@@ -109,7 +111,7 @@ class Machine {
   text(n: number): string {
     const from = this.#take(n);
     try {
-      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(this.bytes.subarray(from, from + n));
+      return utf8.decode(this.bytes.subarray(from, from + n));
     } catch {
       throw this.#error(`expected ${n} bytes of UTF-8, received something else`);
     }

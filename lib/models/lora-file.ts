@@ -119,19 +119,25 @@ function readMetadata(file: TensorFile, component: ComponentName): Notes {
   if (alpha !== undefined && !isAlpha(alpha)) refuse("lora_alpha", "a number > 0");
   const patterns = Object.entries(field("alpha_pattern") ?? {});
   for (const [pattern, value] of patterns) if (!isAlpha(value) || !/^[\w.]+$/.test(pattern)) refuse("alpha_pattern", "numbers > 0 by names of modules");
-  const alphaOf = (module: string): number | undefined =>
-    (patterns.find(([name]) => module === name || module.endsWith(`.${name}`))?.[1] ?? alpha) as number | undefined;
+  const order = new Map(patterns.map(([pattern], i) => [pattern, i]));
+  /** By the first pattern that is the module's name or its end, as peft looks them up. */
+  const alphaOf = (module: string): number | undefined => {
+    const parts = module.split(".");
+    const places = parts.flatMap((_, i) => order.get(parts.slice(i).join(".")) ?? []);
+    return (places.length > 0 ? patterns[Math.min(...places)]![1] : alpha) as number | undefined;
+  };
   return { rankStabilized: field("use_rslora") === true, alphaOf };
 }
 
 /** Magnitudes as [N], however a file shapes them: [N], [N, 1], [N, 1, 1, 1], peft's convolutions [1, N, 1, 1]. Those of LyCORIS along the inputs are another method. */
 function withFlatMagnitudes(file: TensorFile, places: ReadonlyMap<string, LoraPlace>): TensorFile {
   const shapes = new Map<string, readonly number[]>();
+  const ups = new Map([...places].filter(([, { part }]) => part === "up").map(([stored, { module, component }]) => [`${component}.${module}`, stored]));
   for (const [stored, { part, module, component }] of places) {
     if (part !== "magnitude") continue;
     const { shape } = file.tensors.get(stored)!;
-    const up = [...places].find(([, p]) => p.part === "up" && p.module === module && p.component === component);
-    const features = up && file.tensors.get(up[0])!.shape[0];
+    const up = ups.get(`${component}.${module}`);
+    const features = up === undefined ? undefined : file.tensors.get(up)!.shape[0];
     const [first, second] = shape;
     const outputs = shape.length === 4 && first === 1 ? second : first;
     if (

@@ -369,7 +369,7 @@ test.each(targets)(
       }
       if (i % 64 === 0) await new Promise(setImmediate);
     }
-    console.log(`${name}: ${seen.read} read, ${seen.refused} refused`);
+    if (process.env.ATTUNE_FUZZ) console.log(`${name}: ${seen.read} read, ${seen.refused} refused`);
     expect(seen.refused).toBeGreaterThan(runs / 20);
   },
   60_000 + runs * 100,

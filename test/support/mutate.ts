@@ -48,6 +48,7 @@ const literals = [
   "[[]]",
   '"x"',
   "NaN",
+  `${"[".repeat(20_000)}${"]".repeat(20_000)}`,
 ];
 
 export type Mutation = (rng: Rng, bytes: Buffer, dictionary: readonly Buffer[]) => Buffer;

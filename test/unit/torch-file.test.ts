@@ -214,6 +214,11 @@ describe("damage", () => {
     const same = Buffer.from(two); // both directory entries mean the first
     same.writeUInt32LE(0, same.lastIndexOf(int(0x02014b50)) + 42);
     refusedAs(same, /expected the name that the directory has/);
+    const inner = zip({ "b/data.pkl": pickle("}.") });
+    const header = inner.subarray(0, 30 + 10 + 2); // with name and contents
+    const hidden = zip({ "a/data.pkl": pickle("}."), "a/data/0": header, "b/data.pkl": pickle("}.") });
+    hidden.writeUInt32LE(hidden.indexOf(header), hidden.lastIndexOf(int(0x02014b50)) + 42); // the last entry is what stands inside the one before
+    refusedAs(hidden, /\(field b\/data\.pkl, offset \d+\): expected entries apart, received one inside a\/data\/0/);
   });
 
   test("storages that are missing or short, views that reach beyond", () => {

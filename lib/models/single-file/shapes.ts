@@ -3,6 +3,9 @@
 import type { TensorFile } from "../../data/safetensors.js";
 import { DataError } from "../../errors.js";
 
+/** Levels of names that are looked at: the deepest of a model has nine, and a name may be as long as its file. */
+const maxLevels = 16;
+
 export class Shapes {
   /** Distinct names one level below each prefix: "input_blocks" -> {"0", "1", ..}. */
   readonly #children = new Map<string, Set<string>>();
@@ -13,7 +16,7 @@ export class Shapes {
   ) {
     for (const name of file.tensors.keys()) {
       if (!name.startsWith(prefix)) continue;
-      const parts = name.slice(prefix.length).split(".");
+      const parts = name.slice(prefix.length).split(".", maxLevels);
       for (let i = 1; i < parts.length; i++) {
         const parent = parts.slice(0, i).join(".");
         const known = this.#children.get(parent) ?? new Set();
