@@ -8,7 +8,7 @@ import { conv2d as conv2dOp } from "../graph/ops/conv.js";
 import { add, cast, div, mul, scale, sqrt, square, sub } from "../graph/ops/elementwise.js";
 import { linear as linearOp, matmul } from "../graph/ops/matmul.js";
 import { sum } from "../graph/ops/reduce.js";
-import { reshape } from "../graph/ops/shape.js";
+import { reshape, stopGradient } from "../graph/ops/shape.js";
 import type { DType, Tensor } from "../graph/tensor.js";
 import type { ParameterStore } from "./params.js";
 
@@ -140,7 +140,7 @@ export class LoraAdapter implements Adapter {
     if (!this.magnitudes.has(module)) return product;
     const own = cast(weight, dtype);
     const moved = add(own, product);
-    const norm = sqrt(sum(square(moved), [...weight.shape.keys()].slice(1))); // [N, 1, ..]
+    const norm = stopGradient(sqrt(sum(square(moved), [...weight.shape.keys()].slice(1)))); // [N, 1, ..]; a constant to the gradient: section 4.3 there
     const magnitude = reshape(cast(this.store.kept(magnitudeName(module)), dtype), norm.shape);
     return sub(mul(moved, div(magnitude, norm)), own);
   }

@@ -219,6 +219,24 @@ describe("DoRA", () => {
     expectClose(await output(unet), truth, rounding, "fused");
   });
 
+  test("the gradient of a magnitude is what central differences say", async () => {
+    const unet = await model();
+    await unet.loadLora(await written(at("d.safetensors"), decomposed(unet, 7)));
+    const run = { ...smallInputs(), cotangent: pseudoRandom([2, 4, 8, 8], 9) };
+    const { store } = unet.adapter!;
+    const entry = store.entries.get(`${conv}.lora_magnitude_vector`)!;
+    const { grads } = await unet.lossAndGrads(run);
+    const start = await readParameter(unet.session, store, entry);
+    const lossAt = async (step: number): Promise<number> => {
+      const moved = numbers(start).slice();
+      moved[5] = moved[5]! + step;
+      writeParameter(unet.session, store, entry, hostTensor("f64", entry.shape, moved));
+      return (await unet.lossAndGrads(run)).loss;
+    };
+    const h = 1e-5;
+    expect(numbers(grads[entry.name]!)[5]).toBeCloseTo(((await lossAt(h)) - (await lossAt(-h))) / (2 * h), 6);
+  });
+
   test("as peft and as kohya shape it, there and back; along the inputs it is refused", async () => {
     const unet = await model();
     await unet.loadLora(await written(at("d.safetensors"), decomposed(unet, 7)));
