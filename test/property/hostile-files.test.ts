@@ -1,7 +1,8 @@
 /** Files from elsewhere, damaged at random: every reader either reads them, all of what they then hold included, or refuses them with one of our errors. Nothing else is thrown,
  *  no reader hangs or takes the process down. A few hundred of each kind here; ATTUNE_FUZZ says how many (`npm run test:fuzz`: 10,000). */
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32, deflateSync } from "node:zlib";
@@ -17,6 +18,7 @@ import { readLora } from "../../lib/models/lora-file.js";
 import { detectFamily } from "../../lib/models/single-file/parts.js";
 import { detectUNetConfig } from "../../lib/models/single-file/unet.js";
 import { parseUNetConfig } from "../../lib/models/unet-config.js";
+import { openCheckpoint } from "../../lib/train/checkpoint.js";
 import { hostTensor } from "../../lib/util/host-tensor.js";
 import { parseStrictJson } from "../../lib/util/strict-json.js";
 import { goldenSet, projectRoot } from "../support/goldens.js";
@@ -35,7 +37,7 @@ interface Target {
   readonly dictionary?: readonly (string | Uint8Array)[];
   /** Puts damaged bytes into what would otherwise be refused for a reason that hides the rest: checksums, lengths. */
   readonly wrap?: (bytes: Buffer) => Buffer;
-  readonly read: (bytes: Buffer) => void;
+  readonly read: (bytes: Buffer) => void | Promise<void>;
 }
 
 let folder = "";
@@ -176,6 +178,20 @@ const fields = [
   "\\u0000",
   "[[[[",
 ];
+
+const trainState = {
+  format: 1,
+  ...{ objective: "dspo", optimizer: "adamw", seed: 1, effectiveBatch: 2, pairs: 3, startWeights: "x", ema: false, adapter: "none" },
+  ...{ step: 4, updates: 4, skippedSteps: 0, skippedInARow: 0 },
+};
+const manifestOf = (state: Uint8Array): Buffer =>
+  json({ format: 1, files: { "state.json": { bytes: state.length, sha256: createHash("sha256").update(state).digest("hex") } } });
+async function openWritten(state: Buffer, manifest: Buffer): Promise<void> {
+  mkdirSync(at("checkpoint-4"), { recursive: true });
+  written("checkpoint-4/state.json", state);
+  written("checkpoint-4/manifest.json", manifest);
+  await openCheckpoint(at("checkpoint-4"));
+}
 
 const targets: readonly Target[] = [
   {
@@ -332,6 +348,18 @@ const targets: readonly Target[] = [
     read: bytes => readLora(written("f.safetensors", bytes), [{ name: "unet", modules: [query] }]).file.close(),
   },
   {
+    name: "manifests of training checkpoints",
+    seeds: () => [manifestOf(json(trainState))],
+    dictionary: ['"..":{"bytes":4096,"sha256":""},', '".":{"bytes":4096,"sha256":""},', '"../m.safetensors"', '"/etc/passwd"', '"bytes"'],
+    read: bytes => openWritten(json(trainState), bytes),
+  },
+  {
+    name: "states of training checkpoints",
+    seeds: () => [json(trainState)],
+    dictionary: ['"step":-1,', '"format":2,'],
+    read: bytes => openWritten(bytes, manifestOf(bytes)),
+  },
+  {
     name: "headers of checkpoints",
     seeds: () => [checkpointHeader()],
     dictionary: ["input_blocks.", ".transformer_blocks.", "label_emb.0.0.weight", "cond_stage_model.model.", ".0.op.weight", "[64,64]"],
@@ -354,13 +382,13 @@ test.each(targets)(
     writeFileSync(at("m.safetensors"), await safetensors(new Map([["a", small.get("a")!]])));
     const rng = new Rng(seed, name);
     const sound = await seeds();
-    for (const bytes of sound) read(wrap(bytes)); // what is damaged is right before
+    for (const bytes of sound) await read(wrap(bytes)); // what is damaged is right before
     const pieces = dictionary.map(piece => (typeof piece === "string" ? Buffer.from(piece, "latin1") : Buffer.from(piece)));
     const seen = { read: 0, refused: 0 };
     for (let i = 0; i < runs; i++) {
       const bytes = wrap(mutate(rng, sound, pieces));
       try {
-        read(bytes);
+        await read(bytes);
         seen.read++;
       } catch (error) {
         if (!(error instanceof AttuneError))
