@@ -209,7 +209,13 @@ const targets: readonly Target[] = [
   },
   {
     name: "torch archives",
-    seeds: () => [torchArchive(small), fixture("every.pt"), fixture("views.pt"), fixture("nested.pt")],
+    seeds: () => [
+      torchArchive(small),
+      zip({ "a/data.pkl": statePickle(), "a/data/0": Buffer.alloc(24) }, { large: true }),
+      fixture("every.pt"),
+      fixture("views.pt"),
+      fixture("nested.pt"),
+    ],
     dictionary: opcodes,
     read: bytes => readAll(readTorchFile(written("f.pt", bytes))),
   },

@@ -43,21 +43,38 @@ export function tensorPickle(key: string, { dtype, shape }: Pick<HostTensor, "dt
   return pickle("ctorch._utils\n_rebuild_tensor_v2\n", args, "R");
 }
 
-/** A zip archive of stored entries, as torch writes them. */
-export function zip(entries: Readonly<Record<string, Uint8Array>>): Buffer {
+/** A zip archive of stored entries, as torch writes them; `large` puts sizes and places into the 64-bit fields that archives beyond 4 GiB have. */
+export function zip(entries: Readonly<Record<string, Uint8Array>>, { large = false }: { large?: boolean } = {}): Buffer {
   const parts: Uint8Array[] = [];
   const directory: Uint8Array[] = [];
   let at = 0;
   for (const [name, data] of Object.entries(entries)) {
     const utf8 = Buffer.from(name);
     const header = Buffer.concat([int(0x04034b50), int(0, 14), int(data.length), int(data.length), int(utf8.length, 2), int(0, 2), utf8]);
-    directory.push(Buffer.concat([int(0x02014b50), int(0, 16), int(data.length), int(data.length), int(utf8.length, 2), int(0, 12), int(at), utf8]));
+    const [bytes, place] = large ? [int(0xffffffff), int(0xffffffff)] : [int(data.length), int(at)];
+    const extra = large ? Buffer.concat([int(1, 2), int(24, 2), int(data.length, 8), int(data.length, 8), int(at, 8)]) : Buffer.alloc(0);
+    directory.push(Buffer.concat([int(0x02014b50), int(0, 16), bytes, bytes, int(utf8.length, 2), int(extra.length, 2), int(0, 10), place, utf8, extra]));
     parts.push(header, data);
     at += header.length + data.length;
   }
   const central = Buffer.concat(directory);
-  const count = int(directory.length, 2);
-  return Buffer.concat([...parts, central, int(0x06054b50), int(0, 4), count, count, int(central.length), int(at), int(0, 2)]);
+  const [count, size] = [directory.length, central.length];
+  if (!large) return Buffer.concat([...parts, central, int(0x06054b50), int(0, 4), int(count, 2), int(count, 2), int(size), int(at), int(0, 2)]);
+  const end = Buffer.concat([int(0x06064b50), int(44, 8), int(0, 12), int(count, 8), int(count, 8), int(size, 8), int(at, 8)]);
+  const locator = Buffer.concat([int(0x07064b50), int(0), int(at + size, 8), int(1)]);
+  return Buffer.concat([
+    ...parts,
+    central,
+    end,
+    locator,
+    int(0x06054b50),
+    int(0, 4),
+    int(0xffff, 2),
+    int(0xffff, 2),
+    int(0xffffffff),
+    int(0xffffffff),
+    int(0, 2),
+  ]);
 }
 
 /** torch.save of a dict of tensors. */

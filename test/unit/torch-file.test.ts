@@ -9,7 +9,7 @@ import { ClosedError, DataError } from "../../lib/errors.js";
 import { convert, type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
 import { readFully } from "../../lib/util/read-at.js";
 import { projectRoot } from "../support/goldens.js";
-import { int, pickle, text, torchArchive, zip } from "../support/pickle.js";
+import { int, pickle, tensorPickle, text, torchArchive, zip } from "../support/pickle.js";
 import { scratchFolder } from "../support/scratch.js";
 
 const at = scratchFolder();
@@ -219,6 +219,36 @@ describe("damage", () => {
     const hidden = zip({ "a/data.pkl": pickle("}."), "a/data/0": header, "b/data.pkl": pickle("}.") });
     hidden.writeUInt32LE(hidden.indexOf(header), hidden.lastIndexOf(int(0x02014b50)) + 42); // the last entry is what stands inside the one before
     refusedAs(hidden, /\(field b\/data\.pkl, offset \d+\): expected entries apart, received one inside a\/data\/0/);
+  });
+
+  test("64-bit sizes and places, as beyond 4 GiB", () => {
+    const entries = {
+      "a/data.pkl": pickle("}", text("w"), tensorPickle("0", { dtype: "f32", shape: [2] }), "s."),
+      "a/data/0": new Uint8Array(Float32Array.of(3, 4).buffer),
+    };
+    const large = zip(entries, { large: true });
+    writeFileSync(at("f.pt"), large);
+    expect(values(both(opened(at("f.pt")), "w"))).toEqual([3, 4]);
+    const changed = (signature: number, field: number, value: bigint): Buffer => {
+      const copy = Buffer.from(large);
+      copy.writeBigUInt64LE(value, copy.indexOf(int(signature)) + field);
+      return copy;
+    };
+    refusedAs(changed(0x07064b50, 8, 2n ** 63n), /a size or place below 2\^53/);
+    refusedAs(changed(0x07064b50, 8, BigInt(large.length)), /zip64 directory\): expected its end record before byte/);
+    refusedAs(changed(0x07064b50, 8, 3n), /expected its end record at byte 3, received something else/);
+    refusedAs(changed(0x06064b50, 48, 2n ** 40n), /expected a directory before byte/);
+    refusedAs(changed(0x06064b50, 32, 2n ** 40n), /at most 1048576 entries/);
+    const extra = large.indexOf(int(0x02014b50)) + 46 + "a/data.pkl".length;
+    const place = Buffer.from(large);
+    place.writeBigUInt64LE(2n ** 52n, extra + 4 + 16);
+    refusedAs(place, /\(field a\/data\.pkl, offset 4503599627370496\): expected an entry before the directory/);
+    const short = Buffer.from(large);
+    short.writeUInt16LE(8, extra + 2);
+    refusedAs(short, /expected 64 bits of size or place, received fewer/);
+    const none = Buffer.from(large);
+    none.writeUInt16LE(2, extra);
+    refusedAs(none, /expected a zip64 field/);
   });
 
   test("storages that are missing or short, views that reach beyond", () => {
