@@ -106,9 +106,12 @@ export class ModelAdapters {
     return warnings;
   }
 
-  /** Applies these adapters at these strengths, and no others. Throws ConfigError naming one that is not there. */
+  /** Applies these adapters at these strengths, and no others. Throws ConfigError naming one that is not there, or is in the weights already. */
   set(strengths: Readonly<Record<string, number>>): void {
-    for (const name of Object.keys(strengths)) this.#require(name);
+    for (const name of Object.keys(strengths)) {
+      this.#require(name);
+      this.#requireUnfused(name);
+    }
     for (const [name, strength] of Object.entries(strengths)) this.#all.set(name, this.#all.get(name)!.withStrength(strength));
     this.#active.clear();
     for (const name of Object.keys(strengths)) this.#active.add(name);
@@ -118,7 +121,7 @@ export class ModelAdapters {
   /** Forgets an adapter. Its memory stays the session's and serves the next adapter of this name. */
   remove(name: string = defaultName): void {
     this.#require(name);
-    if (this.#fused?.names.includes(name)) throw new ConfigError(this.host.subject, "the adapter", "one that is not fused", name);
+    this.#requireUnfused(name);
     this.#all.delete(name);
     this.#active.delete(name);
     this.host.changed();
@@ -202,6 +205,10 @@ export class ModelAdapters {
 
   #require(name: string): void {
     if (!this.#all.has(name)) throw new ConfigError(this.host.subject, "the adapter", `one of ${this.#names()}`, name);
+  }
+
+  #requireUnfused(name: string): void {
+    if (this.#fused?.names.includes(name)) throw new ConfigError(this.host.subject, "the adapter", "one that is not fused", name);
   }
 
   #names(): string {

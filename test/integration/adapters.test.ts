@@ -180,6 +180,7 @@ describe("fused", () => {
     ).toEqual(modules.map(m => `${m}.weight`).sort());
     await expect(unet.fuseLora()).rejects.toThrow(/not fused/);
     expect(() => unet.adapters.remove("one")).toThrow(/not fused/);
+    expect(() => unet.setAdapters({ one: 1 })).toThrow(/not fused/);
     await unet.unfuseLora();
     expect(await weights()).toEqual(before);
     expectSame(await output(unet), unmerged, "unfused");
