@@ -13,7 +13,7 @@ import { type ParameterEntry, ParameterStore } from "../nn/params.js";
 import { type LoadControl, loadWeights, storedWeights } from "./load.js";
 import { readLora } from "./lora-file.js";
 import type { ComponentName, LoraComponent } from "./lora-names.js";
-import { type WriteLoraOptions, writeLora } from "./lora-write.js";
+import { type WriteLoraOptions, type WrittenAdapter, writeLora } from "./lora-write.js";
 
 export interface AdapterHost {
   /** What errors call the model. */
@@ -50,8 +50,14 @@ export class ModelAdapters {
   /** Weights as they were before adapters were folded in, and the adapters that were. */
   #fused: { readonly kept: ParameterStore; readonly names: readonly string[] } | undefined;
   #busy = false;
+  #revision = 0;
 
   constructor(readonly host: AdapterHost) {}
+
+  /** Counts changes of what the model computes: programs that others built of it are for one revision. */
+  get revision(): number {
+    return this.#revision;
+  }
 
   /** Adapters by name, applied or not. */
   get all(): ReadonlyMap<string, LoraAdapter> {
@@ -62,6 +68,11 @@ export class ModelAdapters {
   get active(): Adapter | undefined {
     const adapters = [...this.#active].map(name => this.#all.get(name)!);
     return adapters.length > 1 ? new LoraStack(adapters) : adapters[0];
+  }
+
+  /** Whether adapters are folded into the weights. */
+  get fused(): boolean {
+    return this.#fused !== undefined;
   }
 
   /** The first that is applied. */
@@ -96,14 +107,19 @@ export class ModelAdapters {
 
   /** Writes one adapter; returns warnings about its values, which are process warnings too. */
   async save(path: string, { name, ...options }: SaveLoraOptions = {}): Promise<readonly string[]> {
+    const warnings = await writeLora(path, [this.written(name)], options);
+    for (const warning of warnings) process.emitWarning(`${path}: ${warning}`, { code: "ATTUNE_LORA" });
+    return warnings;
+  }
+
+  /** An adapter as writeLora takes it: that of a name, or the only one. Throws ConfigError where there is none. */
+  written(name?: string): WrittenAdapter {
     const { subject, session, component } = this.host;
     const chosen = name ?? (this.#all.size === 1 ? [...this.#all.keys()][0]! : undefined);
     const adapter = chosen === undefined ? undefined : this.#all.get(chosen);
     if (!adapter)
       throw new ConfigError(`${subject}.saveLora`, "the model", `one with ${name === undefined ? "one adapter" : `an adapter "${name}"`}`, this.#names());
-    const warnings = await writeLora(path, [{ component, adapter, weights: storedWeights(session, adapter.store) }], options);
-    for (const warning of warnings) process.emitWarning(`${path}: ${warning}`, { code: "ATTUNE_LORA" });
-    return warnings;
+    return { component, adapter, weights: storedWeights(session, adapter.store) };
   }
 
   /** Applies these adapters at these strengths, and no others. Throws ConfigError naming one that is not there, or is in the weights already. */
@@ -115,7 +131,7 @@ export class ModelAdapters {
     for (const [name, strength] of Object.entries(strengths)) this.#all.set(name, this.#all.get(name)!.withStrength(strength));
     this.#active.clear();
     for (const name of Object.keys(strengths)) this.#active.add(name);
-    this.host.changed();
+    this.#changed();
   }
 
   /** Forgets an adapter. Its memory stays the session's and serves the next adapter of this name. */
@@ -124,7 +140,7 @@ export class ModelAdapters {
     this.#requireUnfused(name);
     this.#all.delete(name);
     this.#active.delete(name);
-    this.host.changed();
+    this.#changed();
   }
 
   /** Folds what is applied into the weights, W' = W + sum of changes, formed in f32 or f64 and rounded once, and applies it no longer: the model then costs what it cost
@@ -153,7 +169,7 @@ export class ModelAdapters {
     });
     this.#fused = { kept, names };
     this.#active.clear();
-    this.host.changed();
+    this.#changed();
   }
 
   /** Puts the weights back, bit for bit, and applies again what was fused. */
@@ -169,6 +185,11 @@ export class ModelAdapters {
     );
     this.#fused = undefined;
     for (const name of names) this.#active.add(name);
+    this.#changed();
+  }
+
+  #changed(): void {
+    this.#revision++;
     this.host.changed();
   }
 
@@ -182,7 +203,7 @@ export class ModelAdapters {
     });
     this.#all.set(name, adapter);
     this.#active.add(name);
-    this.host.changed();
+    this.#changed();
   }
 
   /** Two at once would fill the same arena. */

@@ -74,6 +74,11 @@ export class ConfigReader {
     return this.perPlace(field, length, fallback, isLayers, layersText);
   }
 
+  /** A number of layers: as a count, but no model has more than a file may cost. */
+  layers(field: string, fallback: number): number {
+    return this.#checked(field, fallback, isLayers, layersText, fallback);
+  }
+
   /** One value for all of `length` places, or one each. */
   perPlace<T>(field: string, length: number, fallback: T, isOne: (v: unknown) => v is T, what: string): readonly T[] {
     const isAny = (v: unknown): v is T | readonly T[] => isOne(v) || (Array.isArray(v) && v.length === length && v.every(isOne));
