@@ -1,5 +1,6 @@
 /** Every public name of attune. */
 
+export { type CommandConfig, type CommandName, parseConfig, schemas } from "./config/schemas.js";
 export {
   type Annotator,
   type Assignment,
@@ -129,6 +130,11 @@ export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
 export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
 export { sft } from "./objectives/sft.js";
+export type { GenerateOptions, GenerateStep, Size } from "./pipeline/generate-options.js";
+export { type ModelIndex, readModelIndex } from "./pipeline/model-index.js";
+export { DiffusionPipeline, type PipelineLoadOptions, type PipelineLoraOptions } from "./pipeline/pipeline.js";
+export { readSchedule } from "./pipeline/schedule-file.js";
+export type { EncodePromptOptions, PromptFeatures, TextEncoder } from "./pipeline/text-conditioning.js";
 export { certificatePage } from "./report/certificate.js";
 export { type DdimOptions, ddim } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm } from "./schedulers/ddpm.js";
@@ -148,6 +154,7 @@ export type { TrainEvent } from "./train/events.js";
 export { constant, constantWithWarmup, cosine, cosineWithRestarts, type LearningRateSchedule, linear, polynomial } from "./train/lr-schedule.js";
 export { type AdamWOptions, adamW, type Optimizer } from "./train/optimizer.js";
 export { type PairBatch, type PairData, tensorPairs } from "./train/pair-data.js";
+export { type MemoryPlan, type PlanMemoryOptions, planMemory } from "./train/plan-memory.js";
 export { withProgress } from "./train/progress.js";
 export type { Trainable } from "./train/trainable.js";
 export { PreferenceTrainer } from "./train/trainer.js";
