@@ -1,20 +1,81 @@
 /** Reward models against our reference code in float64, on tiny models with the published names of tensors. Set: rewards. */
 
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readSafetensors, type SafetensorsFile } from "../../lib/data/safetensors.js";
+import { WordPieceTokenizer } from "../../lib/data/wordpiece.js";
+import { openDevice } from "../../lib/device.js";
+import { WeightsError } from "../../lib/errors.js";
 import type { Clip } from "../../lib/models/clip-model.js";
+import { openClipVitL14 } from "../../lib/models/open-clip.js";
 import { dotOf, rowsOf } from "../../lib/rewards/clip-backbone.js";
 import type { ImageRewardModel } from "../../lib/rewards/image-reward-model.js";
+import { loadClipBackbone, loadImageReward } from "../../lib/rewards/load.js";
 import { type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
 import { expectClose } from "../support/compare.js";
 import { describeSets } from "../support/goldens.js";
 import { numbers } from "../support/gradients.js";
-import { tinyHps, tinyImageReward } from "../support/reward-models.js";
+import { letterTokenizer, tinyHps, tinyImageReward, tinyImageRewardConfig } from "../support/reward-models.js";
+import { scratchFolder } from "../support/scratch.js";
+
+const at = scratchFolder();
 
 /** As the set's README says of f32; f64 is held to rounding. */
 const bounds = { f64: 1e-12, f32: 5e-6 } as const;
 
 describeSets("rewards", folder => {
+  describe("published checkpoints, as torch stores them", () => {
+    test("HPS_v2_compressed.pt's layout: half precision, q, k and v as one, projections turned", async () => {
+      const { act: _, ln_eps: __, ...architecture } = JSON.parse(readFileSync(join(folder, "hpsv2-tiny/config.json"), "utf8")) as Record<string, unknown>;
+      const backbone = await loadClipBackbone(join(folder, "hpsv2-tiny/HPS_compressed_f16.pt"), {
+        ...{ architecture, tokenizer: letterTokenizer, device: await openDevice("cpu"), dtype: "f64" as const },
+      });
+      const file = readSafetensors(join(folder, "hpsv2-tiny/case.safetensors"));
+      const texts = rowsOf(await backbone.clip.encodeText({ inputIds: file.tensor("in.input_ids") }));
+      const images = rowsOf((await backbone.clip.encodeImage(file.tensor("in.pixel_values"))).imageEmbeds);
+      await backbone.clip.close();
+      const expected = numbers(file.tensor("out.hps_score_f16_weights_f64_math"));
+      file.close();
+      expectClose(
+        texts.map((t, i) => dotOf(t, images[i]!)),
+        expected,
+        1e-12,
+        "scores",
+      );
+    });
+
+    test("ImageReward.pt and med_config.json", async () => {
+      const { text, ...config } = tinyImageRewardConfig(folder);
+      const med = { model_type: "bert", hidden_act: "gelu", add_cross_attention: true, encoder_width: 768, type_vocab_size: 2 };
+      const sizes = { hidden_size: text.width, num_hidden_layers: text.layers, num_attention_heads: text.heads, intermediate_size: text.hidden };
+      const rest = { vocab_size: text.vocabulary, max_position_embeddings: text.positions, layer_norm_eps: text.eps };
+      writeFileSync(at("med_config.json"), JSON.stringify({ ...med, ...sizes, ...rest }));
+      const { reward, model } = await loadImageReward(join(folder, "imagereward-tiny/ImageReward.pt"), {
+        ...{ medConfig: at("med_config.json"), tokenizer: new WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"]), config },
+        ...{ device: await openDevice("cpu"), dtype: "f64" as const },
+      });
+      expect(reward.scale.logits).toBe(config.std);
+      const file = readSafetensors(join(folder, "imagereward-tiny/case.safetensors"));
+      const states = await model.encodeImage(file.tensor("in.pixel_values"));
+      const rewards = await model.rewardOf(states, { inputIds: file.tensor("in.input_ids"), attentionMask: file.tensor("in.attention_mask") });
+      await model.close();
+      expectClose(numbers(rewards), numbers(file.tensor("out.reward")), 1e-12, "rewards");
+      file.close();
+    });
+
+    test("weights that are another model's are listed by name, and nothing is opened", async () => {
+      const device = await openDevice("cpu");
+      const wrong = loadClipBackbone(join(folder, "imagereward-tiny/ImageReward.pt"), { architecture: openClipVitL14, tokenizer: letterTokenizer, device });
+      await expect(wrong).rejects.toThrow(WeightsError);
+      await expect(loadClipBackbone(join(folder, "absent"), { tokenizer: letterTokenizer, device })).rejects.toThrow(/neither/);
+      const file = join(folder, "hpsv2-tiny/HPS_compressed_f16.pt");
+      await expect(loadClipBackbone(file, { tokenizer: letterTokenizer, device })).rejects.toThrow(/architecture/);
+      await expect(
+        loadClipBackbone(file, { architecture: { embed_dim: 24, vision_cfg: {}, text_cfg: {}, odd: 1 }, tokenizer: letterTokenizer, device }),
+      ).rejects.toThrow(/odd/);
+    });
+  });
+
   describe.each(["f64", "f32"] as const)("HPSv2's layout in %s", dtype => {
     let clip: Clip, file: SafetensorsFile;
     beforeAll(async () => {

@@ -4,6 +4,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { areaUnderRoc, averagePrecision } from "../../lib/conformal/metrics-ranking.js";
+import { resizeBicubic } from "../../lib/data/float-resample.js";
 import { readSafetensors } from "../../lib/data/safetensors.js";
 import { compileGraph } from "../../lib/graph/compile.js";
 import { grad } from "../../lib/graph/grad.js";
@@ -11,6 +12,7 @@ import { input } from "../../lib/graph/ops/leaf.js";
 import { Session } from "../../lib/graph/session.js";
 import { buildGraph, type Tensor, typed } from "../../lib/graph/tensor.js";
 import { composition, counting } from "../../lib/rewards/contrast.js";
+import { loadAestheticHead } from "../../lib/rewards/load.js";
 import { bradleyTerryLoss, hpsLoss, pickScoreLoss, reflLoss, scaledCosine } from "../../lib/rewards/losses.js";
 import { expectedBestOfN, inversionScore, pairAccuracy, strictPairs, tieAccuracy } from "../../lib/rewards/pair-metrics.js";
 import { type AlignmentMeasures, alignmentMeasures, averagePrecisionAtK, evaluateAlignment, kendall, spearman } from "../../lib/rewards/rank-metrics.js";
@@ -230,6 +232,35 @@ describeSets("rewards", folder => {
     near(accuracy, golden.pair_accuracy, 1e-12, "accuracy");
     near(inversionScore(ranked), golden.mean_inversion_score, 1e-12, "inversions");
   });
+
+  withData("aesthetic/sac+logos+ava1-l14-linearMSE.pth", "the released aesthetic head, multiplied out, scores as it does layer by layer", path => {
+    const { weight, bias } = loadAestheticHead(path);
+    const file = readSafetensors(join(folder, "aesthetic_cases.safetensors"));
+    const [x, scores] = ["embeddings", "scores_f64"].map(name => numbers(file.tensor(name)));
+    expectClose(weight, numbers(file.tensor("collapsed_weight")), 1e-12, "weight");
+    near(bias, numbers(file.tensor("collapsed_bias"))[0]!, 1e-12, "bias");
+    file.close();
+    const own = [...scores!.keys()].map(i => weight.reduce((sum, w, c) => sum + w * x![i * weight.length + c]!, bias));
+    expectClose(own, scores!, 1e-12, "scores");
+  });
+
+  interface Resampled {
+    readonly width: number;
+    readonly height: number;
+    readonly toWidth: number;
+    readonly toHeight: number;
+    readonly antialias: boolean;
+    readonly input: number[];
+    readonly output: number[];
+  }
+  test.each(read<{ cases: Resampled[] }>(folder, "float-resample.json").cases)(
+    "torch's bicubic of $width x $height to $toWidth x $toHeight, antialias $antialias",
+    ({ width, height, toWidth, toHeight, antialias, input, output }) => {
+      const image = { width, height, channels: 2, data: Float32Array.from(input, v => v / 255) };
+      const { data } = resizeBicubic(image, toWidth, toHeight, { antialias });
+      expectClose(data, output, 2e-7, "pixels"); // two roundings to f32 of numbers in [0, 1]
+    },
+  );
 
   test("the aesthetic head's cases are what its collapsed form gives", () => {
     const file = readSafetensors(join(folder, "aesthetic_cases.safetensors"));
