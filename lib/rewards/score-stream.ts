@@ -92,7 +92,7 @@ function isOf({ index, of }: { readonly index: number; readonly of: number }, id
   if (of === 1) return true;
   let h = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(id)) h = Math.imul(h ^ byte, 0x01000193) >>> 0;
-  return (h ^ (h >>> 16)) % of === index; // the low bits of FNV alone are poor
+  return ((h ^ (h >>> 16)) >>> 0) % of === index; // the low bits of FNV alone are poor
 }
 
 function headerOf({ name, version = "", scale }: Reward): { readonly model: string; readonly version: string; readonly scale: RewardScale } {

@@ -13,7 +13,7 @@ import { Session } from "../../lib/graph/session.js";
 import { buildGraph, type Tensor, typed } from "../../lib/graph/tensor.js";
 import { composition, counting } from "../../lib/rewards/contrast.js";
 import { loadAestheticHead } from "../../lib/rewards/load.js";
-import { bradleyTerryLoss, hpsLoss, pickScoreLoss, reflLoss, scaledCosine } from "../../lib/rewards/losses.js";
+import { bradleyTerryLoss, hpsLoss, pickScoreLoss, promptClassificationLoss, reflLoss, scaledCosine } from "../../lib/rewards/losses.js";
 import { expectedBestOfN, inversionScore, pairAccuracy, strictPairs, tieAccuracy } from "../../lib/rewards/pair-metrics.js";
 import { type AlignmentMeasures, alignmentMeasures, averagePrecisionAtK, evaluateAlignment, kendall, spearman } from "../../lib/rewards/rank-metrics.js";
 import { ensembleLower, ensembleMean, ensembleMin, normalizedScore } from "../../lib/rewards/text-norm.js";
@@ -198,6 +198,34 @@ describeSets("rewards", folder => {
       near(loss, c.loss, 1e-12, "loss");
       expectClose(grads.better!, c.grad_better!, 1e-10, "better");
       expectClose(grads.worse!, c.grad_worse!, 1e-10, "worse");
+    });
+
+    test("Lee et al.: squares plus telling the prompt from its perturbations, over good pictures alone", async () => {
+      const rewards = [
+        [0.9, 0.2, 0.4],
+        [0.1, 0.8, 0.3],
+        [0.6, 0.55, 0.9],
+      ];
+      const labels = [1, 0, 1];
+      const [lambda, temperature] = [0.5, 0.3];
+      const { loss, grads } = await evaluate({ rewards, labels }, ["rewards"], t =>
+        promptClassificationLoss({ rewards: t.rewards!, labels: t.labels! }, { lambda, temperature }),
+      );
+      const told = rewards.map(row => row.map(r => Math.exp(r / temperature) / row.reduce((sum, x) => sum + Math.exp(x / temperature), 0)));
+      const squares = rewards.reduce((sum, row, i) => sum + (row[0]! - labels[i]!) ** 2, 0) / 3;
+      near(loss, squares - (lambda * (Math.log(told[0]![0]!) + Math.log(told[2]![0]!))) / 2, 1e-12, "loss");
+      const slope = (i: number, k: number): number =>
+        (k === 0 ? (2 * (rewards[i]![0]! - labels[i]!)) / 3 : 0) + (labels[i]! * lambda * (told[i]![k]! - Number(k === 0))) / (2 * temperature);
+      expectClose(
+        grads.rewards!,
+        rewards.flatMap((row, i) => row.map((_, k) => slope(i, k))),
+        1e-10,
+        "rewards",
+      );
+      const none = await evaluate({ rewards, labels: [0, 0, 0] }, ["rewards"], t =>
+        promptClassificationLoss({ rewards: t.rewards!, labels: t.labels! }, { lambda, temperature }),
+      );
+      near(none.loss, rewards.reduce((sum, row) => sum + row[0]! ** 2, 0) / 3, 1e-12, "no good picture");
     });
 
     test("ReFL", async () => {
