@@ -161,7 +161,17 @@ export { hpsImages } from "./rewards/hps-images.js";
 export { blipScoreReward, type ImageRewardOptions, imageReward } from "./rewards/image-reward.js";
 export { type ImageRewardConfig, ImageRewardModel, imageRewardConfig, imageRewardScore } from "./rewards/image-reward-model.js";
 export { loadAestheticHead, loadClipBackbone, loadImageReward } from "./rewards/load.js";
-export { bradleyTerryLoss, hpsLoss, pickScoreLoss, promptClassificationLoss, reflLoss, type ScoredChoices, scaledCosine } from "./rewards/losses.js";
+export {
+  bradleyTerryLoss,
+  choiceDivergences,
+  choiceEntropies,
+  hpsLoss,
+  pickScoreLoss,
+  promptClassificationLoss,
+  reflLoss,
+  type ScoredChoices,
+  scaledCosine,
+} from "./rewards/losses.js";
 export {
   type Choice,
   expectedBestOfN,
@@ -206,6 +216,13 @@ export {
   type TextNormOptions,
   textNorm,
 } from "./rewards/text-norm.js";
+export {
+  type ChoiceBatch,
+  hpsTrains,
+  type RewardStep,
+  RewardTrainer,
+  type RewardTrainerOptions,
+} from "./rewards/train-reward.js";
 export { type DdimOptions, ddim } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm } from "./schedulers/ddpm.js";
 export { type DpmSolverAlgorithm, type DpmSolverOptions, dpmSolver } from "./schedulers/dpm-solver.js";

@@ -23,25 +23,30 @@ function checkVectors(subject: string, tensors: Readonly<Record<string, Tensor>>
     if (!sameShape(shape, reference.shape)) throw new ShapeError(subject, `expected ${name} [${reference.shape}], received [${shape}]`);
 }
 
-/** -sum_k label_k log softmax_k of two scores [B]. */
-function crossEntropy({ first, second, firstLabel, secondLabel }: ScoredChoices): Tensor {
+/** -sum_k label_k log softmax_k of two scores, of each example [B]: HPSv2's. */
+export function choiceEntropies({ first, second, firstLabel, secondLabel }: ScoredChoices): Tensor {
   const margin = sub(first, second);
   return add(mul(firstLabel, softplus(neg(margin))), mul(secondLabel, softplus(margin)));
 }
 
-/** PickScore (Kirstain et al. 2023, arXiv:2305.01569, as released): KL(label || model) where labels are 0, 1 or 1/2, so that a tie that the model calls a tie costs
- *  nothing; weighted mean over the batch. `weights` [B]: one over the number of examples of the prompt, by default all 1. */
+/** KL(label || model) of each example [B] where labels are 0, 1 or 1/2: a tie that the model calls a tie costs nothing. PickScore's. */
+export function choiceDivergences(choices: ScoredChoices): Tensor {
+  const tied = scale(minimum(choices.firstLabel, choices.secondLabel), 2); // 1 of a tie, 0 of a choice
+  return sub(choiceEntropies(choices), scale(tied, Math.LN2));
+}
+
+/** PickScore (Kirstain et al. 2023, arXiv:2305.01569, as released): the divergences' weighted mean over the batch. `weights` [B]: one over the number of
+ *  examples of the prompt, by default all 1. */
 export function pickScoreLoss(choices: ScoredChoices, weights?: Tensor): Tensor {
   checkVectors("pickScoreLoss", { ...choices, ...(weights && { weights }) });
-  const tied = scale(minimum(choices.firstLabel, choices.secondLabel), 2); // 1 of a tie, 0 of a choice
-  const each = sub(crossEntropy(choices), scale(tied, Math.LN2));
+  const each = choiceDivergences(choices);
   return weights ? div(sum(mul(weights, each)), sum(weights)) : mean(each);
 }
 
 /** HPSv2 (Wu et al. 2023, arXiv:2306.09341, as released): cross-entropy, summed over the batch; no weights, and a tie costs ln 2 at the least. */
 export function hpsLoss(choices: ScoredChoices): Tensor {
   checkVectors("hpsLoss", { ...choices });
-  return sum(crossEntropy(choices));
+  return sum(choiceEntropies(choices));
 }
 
 /** ImageReward (Xu et al. 2023, arXiv:2304.05977): mean of -log sigmoid(better - worse) over all pairs of unequal rank; Bradley and Terry 1952. */
