@@ -9,6 +9,7 @@ import type { Clip } from "../models/clip-model.js";
 import { convert, type HostTensor } from "../util/host-tensor.js";
 import { inBatches } from "./batches.js";
 import { type Feature, type ImageCache, TextCache, through } from "./feature-cache.js";
+import { pixelsOf } from "./pixels.js";
 import type { RewardOptions } from "./reward.js";
 
 export interface ClipBackbone {
@@ -42,7 +43,10 @@ export function clipBackbone(clip: Clip, { tokenizer, preprocess, preprocessing 
       through(
         images,
         image => pictures.get(image),
-        missing => inBatches(missing, { batchSize, signal }, async batch => rowsOf((await clip.encodeImage(pixels(batch), control(signal))).imageEmbeds)),
+        missing =>
+          inBatches(missing, { batchSize, signal }, async batch =>
+            rowsOf((await clip.encodeImage(await pixelsOf(batch, pixels, signal), control(signal))).imageEmbeds),
+          ),
         (image, feature) => pictures.set(image, feature),
       ),
     textFeatures: (prompts, { signal } = {}) =>

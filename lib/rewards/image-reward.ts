@@ -7,6 +7,7 @@ import { ConfigError } from "../errors.js";
 import { convert, type HostTensor, hostTensor } from "../util/host-tensor.js";
 import { inBatches } from "./batches.js";
 import type { ImageRewardModel } from "./image-reward-model.js";
+import { pixelsOf } from "./pixels.js";
 import type { Reward, RewardItem, RewardOptions } from "./reward.js";
 
 export interface ImageRewardOptions {
@@ -55,7 +56,7 @@ function pairScorer(model: ImageRewardModel, { tokenizer, preprocess, batchSize 
       const fresh = [...new Set(batch.map(item => item.image))].filter(image => !current.has(image));
       let shape: readonly number[] = [0, 1 + (size / model.config.vision.patch) ** 2, model.config.vision.width];
       const encoded = await inBatches(fresh, { batchSize, signal }, async images => {
-        const states = await model.encodeImage(pixels(images), { signal });
+        const states = await model.encodeImage(await pixelsOf(images, pixels, signal), { signal });
         shape = states.shape;
         return parts(states);
       });

@@ -65,6 +65,14 @@ test("two batches of a step are one batch, weights and all", async () => {
     results.push({ step: await trainer.step(batches), weights: await weights(clip) });
   }
   const [apart, together] = results;
+  // The loss is the mean by weight over both, or the sum.
+  const clip = await make("f64");
+  const of = async (reduction: "mean" | "sum", batches: readonly ChoiceBatch[]): Promise<number> =>
+    (await new RewardTrainer(clip, { learningRate: 1e-3, reduction }).evaluate(batches)).loss;
+  const total = (batch: ChoiceBatch): number => batch.weights!.reduce((x, y) => x + y, 0);
+  const sums = [(await of("mean", [a])) * total(a), (await of("mean", [b])) * total(b)];
+  expect(apart!.step.loss).toBeCloseTo((sums[0]! + sums[1]!) / (total(a) + total(b)), 12);
+  expect(await of("sum", [a, b])).toBeCloseTo(sums[0]! + sums[1]!, 11);
   expect(apart!.step.loss).toBeCloseTo(together!.step.loss, 12);
   expect(apart!.step.gradNorm).toBeCloseTo(together!.step.gradNorm, 10);
   for (const [name, value] of apart!.weights) expectClose(value, together!.weights.get(name)!, 1e-9, name); // Adam divides a rounding by itself where a gradient is 0
