@@ -203,6 +203,7 @@ export {
   rank,
   scoreItems,
 } from "./rewards/reward.js";
+export { rewardPixels, rewardResize } from "./rewards/reward-pixels.js";
 export { type ScoreStreamOptions, type StreamItem, type StreamScore, scoreStream } from "./rewards/score-stream.js";
 export { type RewardSelfTestReport, rewardSelfTest } from "./rewards/self-test.js";
 export {

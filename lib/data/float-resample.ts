@@ -2,6 +2,7 @@
  *  differ: nothing is rounded to 8 bits, and what overshoots black or white is kept. Source: pytorch `aten/src/ATen/native/UpSample.h`. */
 
 import { ConfigError } from "../errors.js";
+import { type HostTensor, hostTensor } from "../util/host-tensor.js";
 
 /** One channel after another: [channels, height, width]. */
 export interface FloatImage {
@@ -21,6 +22,30 @@ export function resizeBicubic(image: FloatImage, width: number, height: number, 
   const taps = (from: number, to: number): readonly Tap[] => (antialias ? antialiasedTaps(from, to) : plainTaps(from, to));
   const wide = width === image.width ? image : alongRows(image, taps(image.width, width));
   return height === image.height ? wide : alongColumns(wide, taps(image.height, height));
+}
+
+/** The same along one axis as a matrix [length, from], rows from `start` on of all `to`: what resizes, and crops, inside a graph. Throws ConfigError. */
+export function resizeMatrix(
+  from: number,
+  to: number,
+  { antialias, start = 0, length = to }: { readonly antialias: boolean; readonly start?: number; readonly length?: number },
+): HostTensor {
+  for (const [option, value, least] of [
+    ["from", from, 1],
+    ["to", to, 1],
+    ["length", length, 1],
+    ["start", start, 0],
+  ] as const)
+    if (!Number.isSafeInteger(value) || value < least || value > 1 << 15)
+      throw new ConfigError("resizeMatrix", option, `a whole number in ${least} .. 32768`, value);
+  if (start + length > to) throw new ConfigError("resizeMatrix", "start + length", `at most ${to}`, start + length);
+  const matrix = new Float64Array(length * from);
+  const taps = antialias ? antialiasedTaps(from, to) : plainTaps(from, to);
+  for (let i = 0; i < length; i++) {
+    const { at, weights } = taps[start + i]!;
+    for (const [k, x] of at.entries()) matrix[i * from + x]! += weights[k]!;
+  }
+  return hostTensor("f64", [length, from], matrix);
 }
 
 /** What one output is made of: places, and their weights, which add up to 1. */

@@ -1,19 +1,23 @@
 /** <u, J v> by central differences equals <J^T u, v> by the graph's rules, from standardised pixels to scores, f64: what learns through a reward depends on it. */
 
 import { join } from "node:path";
+import { vaeImages } from "../../lib/data/preprocess.js";
 import { readSafetensors } from "../../lib/data/safetensors.js";
 import { compileGraph } from "../../lib/graph/compile.js";
 import { vjp } from "../../lib/graph/grad.js";
 import { input } from "../../lib/graph/ops/leaf.js";
-import type { Session } from "../../lib/graph/session.js";
+import { Session } from "../../lib/graph/session.js";
 import { buildGraph, type Tensor, typed } from "../../lib/graph/tensor.js";
 import type { Clip } from "../../lib/models/clip-model.js";
 import { aestheticScore, clipRewardScore } from "../../lib/rewards/differentiable.js";
+import { hpsImages } from "../../lib/rewards/hps-images.js";
 import type { ImageRewardModel } from "../../lib/rewards/image-reward-model.js";
+import { rewardPixels, rewardResize } from "../../lib/rewards/reward-pixels.js";
 import { type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
+import { expectClose } from "../support/compare.js";
 import { describeSets } from "../support/goldens.js";
 import { numbers } from "../support/gradients.js";
-import { tinyHps, tinyImageReward } from "../support/reward-models.js";
+import { pseudoImage, tinyHps, tinyImageReward } from "../support/reward-models.js";
 import { pseudoRandom } from "../support/unet.js";
 
 const h = 1e-5;
@@ -130,5 +134,58 @@ describeSets("rewards", folder => {
     expect(Math.abs(differences - rule)).toBeLessThanOrEqual(1e-7 * Math.max(1, Math.abs(rule)));
     expect(Math.abs(rule)).toBeGreaterThan(1e-6);
     await model.close();
+  });
+});
+
+describe("from a decoded picture to a model's pixels", () => {
+  const sizes = { height: 20, width: 27 };
+  const build = (session: Session, antialias: boolean) => {
+    const { rows, columns } = rewardResize(sizes, { size: 12, antialias });
+    const graph = buildGraph(g => {
+      const decoded = input("decoded", typed("f64", 2, sizes.height, sizes.width, 3), "bchw");
+      const resize = { rows: input("rows", typed("f64", 12, sizes.height)), columns: input("columns", typed("f64", 12, sizes.width)) };
+      const u = input("u", typed("f64", 2, 12, 12, 3), "bchw");
+      const pixels = rewardPixels(decoded, resize);
+      g.output("pixels", pixels, "bchw");
+      g.output("gradient", vjp([pixels], [u], [decoded])[0]!, "bchw");
+    });
+    const executable = session.compile(compileGraph(graph, { name: "pixels", target: session.target }));
+    return (decoded: HostTensor, u: HostTensor) => session.run(executable, { inputs: { decoded, u, rows, columns } });
+  };
+  let session: Session;
+  beforeAll(() => {
+    session = Session.open({ backend: "cpu", threads: 1 });
+  });
+  afterAll(() => session.close());
+
+  test.each([true, false])("it is HPSv2's preparation of the same picture, antialias %s", async antialias => {
+    const pictures = [pseudoImage(1, sizes.width, sizes.height), pseudoImage(2, sizes.width, sizes.height)];
+    const { pixels } = await build(session, antialias)(vaeImages(pictures), pseudoRandom([2, 3, 12, 12], 1));
+    expectClose(numbers(pixels!), numbers(hpsImages(pictures, { size: 12, antialias })), 1e-6, "pixels"); // which are f32
+  });
+
+  test("its gradient, and none where the picture is out of range", async () => {
+    const run = build(session, true);
+    const shape = [2, 3, sizes.height, sizes.width];
+    const x = numbers(pseudoRandom(shape, 5)).map((v, i) => (i % 7 === 0 ? 1.5 : 0.9 * v));
+    const u = pseudoRandom([2, 3, 12, 12], 6);
+    const v = numbers(pseudoRandom(shape, 8));
+    const at = async (step: number): Promise<number> => {
+      const { pixels } = await run(
+        hostTensor(
+          "f64",
+          shape,
+          x.map((p, i) => p + step * v[i]!),
+        ),
+        u,
+      );
+      return numbers(pixels!).reduce((sum, p, i) => sum + p * numbers(u)[i]!, 0);
+    };
+    const gradient = numbers((await run(hostTensor("f64", shape, x), u)).gradient!);
+    expect(gradient.every((g, i) => (i % 7 === 0 ? g === 0 : true))).toBe(true);
+    const rule = gradient.reduce((sum, g, i) => sum + g * v[i]!, 0);
+    const differences = ((await at(h)) - (await at(-h))) / (2 * h);
+    expect(Math.abs(differences - rule)).toBeLessThanOrEqual(1e-8 * Math.max(1, Math.abs(rule)));
+    expect(Math.abs(rule)).toBeGreaterThan(0.01);
   });
 });
