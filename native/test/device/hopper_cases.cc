@@ -85,6 +85,10 @@ void attends(std::vector<DeviceCase>& cases, int64_t dim, int64_t queries, int64
                {tensor(T, q), tensor(F, {batch, heads, queries})}};
   c.depth = double(dim + keys);
   cases.push_back(c);
+  const Operand y = from_before(T, q, 0), lse = from_before(F, {batch, heads, queries}, 1);
+  DeviceCase gradients{c.name, "attention_vjp", c.attrs, {tensor(T, q), tensor(T, q, 2), tensor(T, k), tensor(T, k), y, lse, absent()}, {}};
+  gradients.outputs = {tensor(T, q), tensor(T, k), tensor(T, k)}, gradients.before = {{"attention", {1, 2, 3, -1}, {q, lse.shape}}};
+  cases.push_back(gradients);
 }
 
 }  // namespace
