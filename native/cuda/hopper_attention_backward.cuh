@@ -20,7 +20,7 @@ namespace cuda {
 
 /// Walked tokens per tile, bounded by registers: a thread holds a column of accumulators per 2 channels of each gradient, of scores and dp per 2 walked tokens,
 /// and packs p or ds into a fourth of them.
-constexpr int hopper_walk(int dim, bool keys) { return keys ? dim == 40 ? 128 : dim <= 128 ? 64 : 32 : dim <= 80 ? 128 : 64; }
+constexpr int hopper_walk(int dim, bool keys) { return keys ? dim <= 80 ? 128 : dim <= 128 ? 64 : 32 : dim <= 80 ? 128 : 64; }
 
 template <int kDim, bool kKeys>
 struct HopperBackward {
@@ -194,12 +194,7 @@ ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int s
         ATTUNE_UNROLL
         for (int i = 0; i < 4; i++) p[n * 4 + i] = exp2_approx(p[n * 4 + i] * factor - (i % 2 ? of.z : of.x));
       }
-      hopper_pack<kWalk>(p_packed, p);
-      pin_registers(p_packed), pin_registers(dv_rows);
-      wgmma_fence();
-      hopper_over_tokens<H>(dv_rows, p_packed, gradients);
-      wgmma_commit();
-      wgmma_wait<1>();  // for dp
+      wgmma_wait<0>();
       pin_registers(ds);
       if (speaks && step + 1 == at.steps) barrier_arrive(&barriers->owned_empty);
       ATTUNE_UNROLL
@@ -208,12 +203,15 @@ ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int s
         ATTUNE_UNROLL
         for (int i = 0; i < 4; i++) ds[n * 4 + i] = p[n * 4 + i] * (ds[n * 4 + i] - (i % 2 ? of.w : of.y));
       }
+      hopper_pack<kWalk>(p_packed, p);
       hopper_pack<kWalk>(ds_packed, ds);
-      pin_registers(ds_packed), pin_registers(dk_rows);
+      pin_registers(p_packed), pin_registers(ds_packed), pin_registers(dk_rows), pin_registers(dv_rows);
       wgmma_fence();
+      hopper_over_tokens<H>(dv_rows, p_packed, gradients);
+      wgmma_commit();
       hopper_over_tokens<H>(dk_rows, ds_packed, queries);
       wgmma_commit();
-      wgmma_wait<1>();  // for dv: p_packed's registers are wanted
+      wgmma_wait<H::kColumns + kWalk * 5 / 4 <= 208 ? 1 : 0>();  // for dv: p_packed's registers are wanted
       pin_registers(dv_rows);
     }
     wgmma_wait<0>();
