@@ -18,24 +18,34 @@
 namespace attune {
 namespace cuda {
 
-/// Walked tokens per tile, bounded by registers: a thread holds a column of accumulators per 2 channels of each gradient, of scores and dp per 2 walked tokens,
-/// and packs p or ds into a fourth of them.
-constexpr int hopper_walk(int dim, bool keys) { return keys ? dim <= 80 ? 128 : dim <= 128 ? 64 : 32 : dim <= 80 ? 128 : 64; }
+/// Which pass, and over how many walked tokens per tile. Registers bound them: a thread holds a column of accumulators per 2 channels of each gradient, of
+/// scores and of dp per 2 walked tokens, and packs p or ds into a fourth of that. Few keys (a prompt's 77) are one walked tile.
+enum class HopperPass { keys, queries, queries_short };
+constexpr int kHopperShort = 80;
+constexpr int hopper_walk(int dim, HopperPass pass) {
+  return pass == HopperPass::queries_short ? kHopperShort
+         : dim <= 80                       ? 128
+         : dim <= 128                      ? 64
+         : pass == HopperPass::keys        ? 32
+                                           : 64;
+}
 
-template <int kDim, bool kKeys>
+template <int kDim, HopperPass kPass>
 struct HopperBackward {
-  static constexpr int kOwned = 128, kWalk = hopper_walk(kDim, kKeys);
+  static constexpr bool kKeys = kPass == HopperPass::keys;
+  static constexpr int kOwned = 128, kWalk = hopper_walk(kDim, kPass);
   static constexpr int kColumns = (kDim + 15) / 16 * 16;
   static constexpr Swizzle kSwizzle = kColumns % 64 == 0 ? Swizzle::span128 : kColumns % 32 == 0 ? Swizzle::span64 : Swizzle::span32;
   static constexpr int kSpan = swizzle_span(kSwizzle), kBoxes = kColumns * 2 / kSpan;
   static constexpr int kOwnedBytes = kOwned * kColumns * 2, kWalkedBytes = kWalk * kColumns * 2;  // of a tile
   static constexpr int kStatisticsBytes = kKeys ? kWalk * int(sizeof(QueryStatistics)) : 0, kSlotBytes = 2 * kWalkedBytes + kStatisticsBytes;
-  static constexpr int kFit = (227 * 1024 - 2 * kOwnedBytes - 128) / kSlotBytes, kSlots = kFit < 4 ? kFit : 4;
-  // Two owned tiles, two walked tiles a slot, statistics of all slots, barriers.
-  static constexpr int kWalked = 2 * kOwnedBytes, kStatistics = kWalked + kSlots * 2 * kWalkedBytes, kBarriers = kStatistics + kSlots * kStatisticsBytes;
-  static constexpr int kShared = kBarriers + (2 + 2 * kSlots) * int(sizeof(uint64_t));
-  static_assert(kOwnedBytes % 1024 == 0 && kWalkedBytes % 1024 == 0 && kStatisticsBytes % 128 == 0, "tiles keep the swizzle's alignment");
-  static_assert(kSlots >= 2 && kShared <= 227 * 1024 && kStatisticsUnit % kWalk == 0, "tiles fit, and have all their statistics");
+  // Slots of two owned tiles, slots of two walked tiles, statistics of each of the latter, barriers.
+  static constexpr int kRoom = 227 * 1024 - 128, kOwnedSlots = kRoom - 4 * kOwnedBytes >= 2 * kSlotBytes ? 2 : 1;
+  static constexpr int kFit = (kRoom - kOwnedSlots * 2 * kOwnedBytes) / kSlotBytes, kSlots = kFit < 4 ? kFit : 4;
+  static constexpr int kWalked = kOwnedSlots * 2 * kOwnedBytes, kStatistics = kWalked + kSlots * 2 * kWalkedBytes;
+  static constexpr int kBarriers = kStatistics + kSlots * kStatisticsBytes, kShared = kBarriers + 2 * (kOwnedSlots + kSlots) * int(sizeof(uint64_t));
+  static_assert(kOwnedBytes % 1024 == 0 && kWalkedBytes % (8 * kSpan) == 0 && kStatisticsBytes % 128 == 0, "tiles keep the swizzle's alignment");
+  static_assert(kSlots >= 2 && kShared <= 227 * 1024 && (!kKeys || kStatisticsUnit % kWalk == 0), "tiles fit, and have all their statistics");
 };
 
 struct HopperBackwardMaps {
@@ -43,24 +53,23 @@ struct HopperBackwardMaps {
   TensorMap statistics;           // as rows of 256 halves of a float: 64 queries
 };
 
-template <int kSlots>
+template <typename H>
 struct HopperBackwardBarriers {
-  uint64_t owned_full, owned_empty, full[kSlots], empty[kSlots];
+  uint64_t owned_full[H::kOwnedSlots], owned_empty[H::kOwnedSlots], full[H::kSlots], empty[H::kSlots];
 };
 
 /// The work of a block, one owned tile after another, each over a run of walked tiles. Causal: the longest of a head first.
 struct HopperBackwardItem {
   int first, head, sample, split, begin, steps;
 };
-template <int kDim, bool kKeys>
+template <typename H>
 ATTUNE_DEVICE HopperBackwardItem hopper_backward_item(const AttentionShape& s, int item, int splits) {
-  using H = HopperBackward<kDim, kKeys>;
-  const int tiles = ((kKeys ? s.keys : s.queries) + H::kOwned - 1) / H::kOwned;
+  const int tiles = ((H::kKeys ? s.keys : s.queries) + H::kOwned - 1) / H::kOwned;
   HopperBackwardItem at;
   at.split = item % splits, item /= splits;
   const int tile = item % tiles, pair = item / tiles;
   at.head = pair % s.heads, at.sample = pair / s.heads;
-  if (kKeys) {
+  if (H::kKeys) {
     const int all = (s.queries + H::kWalk - 1) / H::kWalk;
     at.first = tile * H::kOwned;
     const int seen = s.causal ? (at.first / H::kWalk < all ? at.first / H::kWalk : all) : 0;  // earlier queries see none of these keys
@@ -80,22 +89,23 @@ ATTUNE_DEVICE void hopper_backward_fetch(unsigned char* to, const TensorMap* map
   for (int i = 0; i < H::kBoxes; i++) load_box(to + i * kRows * H::kSpan, map, barrier, i * (H::kSpan / 2), head, token, sample);
 }
 
-template <int kDim, bool kKeys>
+template <typename H>
 ATTUNE_DEVICE void hopper_backward_produce(const HopperBackwardMaps& maps, const AttentionShape& s, int items, int splits, unsigned char* memory) {
-  using H = HopperBackward<kDim, kKeys>;
-  auto* barriers = reinterpret_cast<HopperBackwardBarriers<H::kSlots>*>(memory + H::kBarriers);
+  auto* barriers = reinterpret_cast<HopperBackwardBarriers<H>*>(memory + H::kBarriers);
+  HopperRing<H::kOwnedSlots> owned;
   HopperRing<H::kSlots> ring;
-  uint32_t free_parity = 1;
   for (int i = 0; i < 2; i++) prefetch_map(maps.owned + i), prefetch_map(maps.walked + i);
-  if (kKeys) prefetch_map(&maps.statistics);
+  if (H::kKeys) prefetch_map(&maps.statistics);
   for (int item = int(blockIdx.x); item < items; item += int(gridDim.x)) {
-    const HopperBackwardItem at = hopper_backward_item<kDim, kKeys>(s, item, splits);
+    const HopperBackwardItem at = hopper_backward_item<H>(s, item, splits);
     if (at.steps == 0) continue;
-    barrier_wait(&barriers->owned_empty, free_parity), free_parity ^= 1;
-    barrier_expect(&barriers->owned_full, 2 * H::kOwnedBytes);
+    uint64_t* const owned_full = barriers->owned_full + owned.slot;
+    barrier_wait(barriers->owned_empty + owned.slot, owned.parity ^ 1);
+    barrier_expect(owned_full, 2 * H::kOwnedBytes);
     ATTUNE_UNROLL
     for (int i = 0; i < 2; i++)
-      hopper_backward_fetch<H, H::kOwned>(memory + i * H::kOwnedBytes, maps.owned + i, &barriers->owned_full, at.head, at.first, at.sample);
+      hopper_backward_fetch<H, H::kOwned>(memory + (owned.slot * 2 + i) * H::kOwnedBytes, maps.owned + i, owned_full, at.head, at.first, at.sample);
+    owned.next();
     for (int step = 0; step < at.steps; step++, ring.next()) {
       const int token = (at.begin + step) * H::kWalk;
       uint64_t* const full = barriers->full + ring.slot;
@@ -104,7 +114,7 @@ ATTUNE_DEVICE void hopper_backward_produce(const HopperBackwardMaps& maps, const
       ATTUNE_UNROLL
       for (int i = 0; i < 2; i++)
         hopper_backward_fetch<H, H::kWalk>(memory + H::kWalked + (ring.slot * 2 + i) * H::kWalkedBytes, maps.walked + i, full, at.head, token, at.sample);
-      if (kKeys) {
+      if (H::kKeys) {
         const int row = ((at.sample * s.heads + at.head) * s.padded_queries() + token) / 64;
         load_box(memory + H::kStatistics + ring.slot * H::kStatisticsBytes, &maps.statistics, full, token % 64 * 4, row);
       }
@@ -146,20 +156,21 @@ ATTUNE_DEVICE void hopper_clear(float (&sums)[kN]) {
 
 template <int kDim>
 ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int splits, unsigned char* memory, bf16* dk, bf16* dv, float* parts) {
-  using H = HopperBackward<kDim, true>;
+  using H = HopperBackward<kDim, HopperPass::keys>;
   constexpr int kWalk = H::kWalk;
-  auto* barriers = reinterpret_cast<HopperBackwardBarriers<H::kSlots>*>(memory + H::kBarriers);
+  auto* barriers = reinterpret_cast<HopperBackwardBarriers<H>*>(memory + H::kBarriers);
   const int warpgroup = int(threadIdx.x) / 128 - 1, warp = int(threadIdx.x) / 32 % 4;
   const bool speaks = threadIdx.x % 32 == 0;  // for its warp
+  HopperRing<H::kOwnedSlots> owned;
   HopperRing<H::kSlots> ring;
-  uint32_t owned_parity = 0;
   for (int item = int(blockIdx.x); item < items; item += int(gridDim.x)) {
-    const HopperBackwardItem at = hopper_backward_item<kDim, true>(s, item, splits);
+    const HopperBackwardItem at = hopper_backward_item<H>(s, item, splits);
     const int first = at.first + warpgroup * 64 + warp * 16;  // this warp's first key
     float dk_rows[H::kColumns / 2], dv_rows[H::kColumns / 2], p[kWalk / 2], ds[kWalk / 2];
     uint32_t p_packed[kWalk / 16][4], ds_packed[kWalk / 16][4];
     hopper_clear(dk_rows), hopper_clear(dv_rows), hopper_clear(p), hopper_clear(ds);
-    if (at.steps > 0) barrier_wait(&barriers->owned_full, owned_parity), owned_parity ^= 1;
+    if (at.steps > 0) barrier_wait(barriers->owned_full + owned.slot, owned.parity);
+    const unsigned char *keys = memory + owned.slot * 2 * H::kOwnedBytes, *values = keys + H::kOwnedBytes;
     const auto release = [&](int slot) {
       __syncwarp();  // its lanes have read the statistics
       if (speaks) barrier_arrive(barriers->empty + slot);
@@ -172,9 +183,9 @@ ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int s
       barrier_wait(barriers->full + ring.slot, ring.parity);
       pin_registers(p), pin_registers(ds);
       wgmma_fence();
-      hopper_over_channels<H>(p, memory, warpgroup, queries);
+      hopper_over_channels<H>(p, keys, warpgroup, queries);
       wgmma_commit();
-      hopper_over_channels<H>(ds, memory + H::kOwnedBytes, warpgroup, gradients);
+      hopper_over_channels<H>(ds, values, warpgroup, gradients);
       wgmma_commit();
       wgmma_wait<1>();  // for the scores, and for all that the last slot was read for
       pin_registers(p), pin_registers(dk_rows);
@@ -196,7 +207,7 @@ ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int s
       }
       wgmma_wait<0>();
       pin_registers(ds);
-      if (speaks && step + 1 == at.steps) barrier_arrive(&barriers->owned_empty);
+      if (speaks && step + 1 == at.steps) barrier_arrive(barriers->owned_empty + owned.slot);
       ATTUNE_UNROLL
       for (int n = 0; n < kWalk / 8; n++) {
         const float4 of = load(reinterpret_cast<const float4*>(statistics + n * 8));
@@ -216,7 +227,7 @@ ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int s
     }
     wgmma_wait<0>();
     pin_registers(dk_rows);
-    if (at.steps > 0) release(last_slot);
+    if (at.steps > 0) release(last_slot), owned.next();
 
     const auto rows = [](float(&sums)[H::kColumns / 2]) -> const float(&)[kDim / 8][1][4] { return reinterpret_cast<const float(&)[kDim / 8][1][4]>(sums); };
     const SameFactor<2> scale(s.scale), one(1.f);
@@ -231,33 +242,34 @@ ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int s
   }
 }
 
-template <int kDim>
+template <int kDim, HopperPass kPass>
 ATTUNE_DEVICE void hopper_queries_consume(const AttentionShape& s, int items, const QueryStatistics* statistics, unsigned char* memory, bf16* dq) {
-  using H = HopperBackward<kDim, false>;
+  using H = HopperBackward<kDim, kPass>;
   constexpr int kWalk = H::kWalk;
-  auto* barriers = reinterpret_cast<HopperBackwardBarriers<H::kSlots>*>(memory + H::kBarriers);
+  auto* barriers = reinterpret_cast<HopperBackwardBarriers<H>*>(memory + H::kBarriers);
   const int warpgroup = int(threadIdx.x) / 128 - 1, warp = int(threadIdx.x) / 32 % 4;
   const bool speaks = threadIdx.x % 32 == 0;
+  HopperRing<H::kOwnedSlots> owned;
   HopperRing<H::kSlots> ring;
-  uint32_t owned_parity = 0;
-  for (int item = int(blockIdx.x); item < items; item += int(gridDim.x), owned_parity ^= 1) {
-    const HopperBackwardItem at = hopper_backward_item<kDim, false>(s, item, 1);
+  for (int item = int(blockIdx.x); item < items; item += int(gridDim.x), owned.next()) {
+    const HopperBackwardItem at = hopper_backward_item<H>(s, item, 1);
     const int first = at.first + warpgroup * 64 + warp * 16;  // this warp's first query
     float dq_rows[H::kColumns / 2], p[kWalk / 2], ds[kWalk / 2];
     uint32_t ds_packed[kWalk / 16][4];
     hopper_clear(dq_rows), hopper_clear(p), hopper_clear(ds);
     QueryStatistics own[2];
     load_statistics<1>(own, statistics + (int64_t(at.sample) * s.heads + at.head) * s.padded_queries(), first, s.queries);
-    barrier_wait(&barriers->owned_full, owned_parity);
+    barrier_wait(barriers->owned_full + owned.slot, owned.parity);
+    const unsigned char *queries = memory + owned.slot * 2 * H::kOwnedBytes, *gradients = queries + H::kOwnedBytes;
     int last_slot = 0;
     for (int step = 0; step < at.steps; step++, ring.next()) {
       const unsigned char *keys = memory + H::kWalked + ring.slot * 2 * H::kWalkedBytes, *values = keys + H::kWalkedBytes;
       barrier_wait(barriers->full + ring.slot, ring.parity);
       pin_registers(p), pin_registers(ds);
       wgmma_fence();
-      hopper_over_channels<H>(p, memory, warpgroup, keys);
+      hopper_over_channels<H>(p, queries, warpgroup, keys);
       wgmma_commit();
-      hopper_over_channels<H>(ds, memory + H::kOwnedBytes, warpgroup, values);
+      hopper_over_channels<H>(ds, gradients, warpgroup, values);
       wgmma_commit();
       wgmma_wait<1>();  // for the scores, and for all that the last slot was read for
       pin_registers(p), pin_registers(dq_rows);
@@ -274,7 +286,7 @@ ATTUNE_DEVICE void hopper_queries_consume(const AttentionShape& s, int items, co
       for (int i = 0; i < kWalk / 2; i++) p[i] = exp2_approx(p[i] * factor - own[i % 4 / 2].lse);
       wgmma_wait<0>();
       pin_registers(ds);
-      if (speaks && step + 1 == at.steps) barrier_arrive(&barriers->owned_empty);
+      if (speaks && step + 1 == at.steps) barrier_arrive(barriers->owned_empty + owned.slot);
       ATTUNE_UNROLL
       for (int i = 0; i < kWalk / 2; i++) ds[i] = p[i] * (ds[i] - own[i % 4 / 2].dot);
       hopper_pack<kWalk>(ds_packed, ds);
@@ -291,12 +303,11 @@ ATTUNE_DEVICE void hopper_queries_consume(const AttentionShape& s, int items, co
   }
 }
 
-/// What both kernels begin with; true for the warpgroups that consume.
 template <typename H>
 ATTUNE_DEVICE void hopper_backward_barriers(unsigned char* memory) {
-  auto* barriers = reinterpret_cast<HopperBackwardBarriers<H::kSlots>*>(memory + H::kBarriers);
+  auto* barriers = reinterpret_cast<HopperBackwardBarriers<H>*>(memory + H::kBarriers);
   if (threadIdx.x == 0) {
-    barrier_init(&barriers->owned_full, 1), barrier_init(&barriers->owned_empty, 8);
+    for (int i = 0; i < H::kOwnedSlots; i++) barrier_init(barriers->owned_full + i, 1), barrier_init(barriers->owned_empty + i, 8);
     for (int i = 0; i < H::kSlots; i++) barrier_init(barriers->full + i, 1), barrier_init(barriers->empty + i, 8);
     barrier_init_fence();
   }
@@ -309,11 +320,12 @@ __global__ void __launch_bounds__(384, 1) hopper_attention_keys_kernel(const __g
                                                                        bf16* __restrict__ dv, float* __restrict__ parts, AttentionShape s, int items,
                                                                        int splits) {
   if constexpr (kHopper) {
+    using H = HopperBackward<kDim, HopperPass::keys>;
     ATTUNE_SHARED(memory);
-    hopper_backward_barriers<HopperBackward<kDim, true>>(memory);
+    hopper_backward_barriers<H>(memory);
     if (threadIdx.x < 128) {
       shrink_registers<24>();
-      if (threadIdx.x == 0) hopper_backward_produce<kDim, true>(maps, s, items, splits, memory);
+      if (threadIdx.x == 0) hopper_backward_produce<H>(maps, s, items, splits, memory);
     } else {
       grow_registers<240>();
       hopper_keys_consume<kDim>(s, items, splits, memory, dk, dv, parts);
@@ -321,19 +333,20 @@ __global__ void __launch_bounds__(384, 1) hopper_attention_keys_kernel(const __g
   }
 }
 
-template <int kDim>
+template <int kDim, HopperPass kPass>
 __global__ void __launch_bounds__(384, 1) hopper_attention_queries_kernel(const __grid_constant__ HopperBackwardMaps maps,
                                                                           const QueryStatistics* __restrict__ statistics, bf16* __restrict__ dq,
                                                                           AttentionShape s, int items) {
   if constexpr (kHopper) {
+    using H = HopperBackward<kDim, kPass>;
     ATTUNE_SHARED(memory);
-    hopper_backward_barriers<HopperBackward<kDim, false>>(memory);
+    hopper_backward_barriers<H>(memory);
     if (threadIdx.x < 128) {
       shrink_registers<24>();
-      if (threadIdx.x == 0) hopper_backward_produce<kDim, false>(maps, s, items, 1, memory);
+      if (threadIdx.x == 0) hopper_backward_produce<H>(maps, s, items, 1, memory);
     } else {
       grow_registers<240>();
-      hopper_queries_consume<kDim>(s, items, statistics, memory, dq);
+      hopper_queries_consume<kDim, kPass>(s, items, statistics, memory, dq);
     }
   }
 }
