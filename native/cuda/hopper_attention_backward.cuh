@@ -23,11 +23,7 @@ namespace cuda {
 enum class HopperPass { keys, queries, queries_short };
 constexpr int kHopperShort = 80;
 constexpr int hopper_walk(int dim, HopperPass pass) {
-  return pass == HopperPass::queries_short ? kHopperShort
-         : dim <= 80                       ? 128
-         : dim <= 128                      ? 64
-         : pass == HopperPass::keys        ? 32
-                                           : 64;
+  return pass == HopperPass::queries_short ? kHopperShort : dim <= 80 ? 128 : dim <= 128 ? 64 : pass == HopperPass::keys ? 32 : 64;
 }
 
 template <int kDim, HopperPass kPass>
@@ -128,9 +124,8 @@ ATTUNE_DEVICE void hopper_over_channels(float (&scores)[H::kWalk / 2], const uns
   ATTUNE_UNROLL
   for (int step = 0; step < H::kColumns / 16; step++) {
     const int box = step * 32 / H::kSpan, offset = step * 32 % H::kSpan;
-    Wgmma<H::kWalk>::template shared<false, false>(
-        scores, descriptor_step(k_major<H::kSwizzle>(owned + (box * H::kOwned + half * 64) * H::kSpan), offset),
-        descriptor_step(k_major<H::kSwizzle>(walked + box * H::kWalk * H::kSpan), offset), step > 0);
+    Wgmma<H::kWalk>::template shared<false, false>(scores, descriptor_step(k_major<H::kSwizzle>(owned + (box * H::kOwned + half * 64) * H::kSpan), offset),
+                                                   descriptor_step(k_major<H::kSwizzle>(walked + box * H::kWalk * H::kSpan), offset), step > 0);
   }
 }
 /// gradients [64, kColumns] += weights [64, kWalk] times a walked tile, over tokens.
@@ -192,7 +187,7 @@ ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int s
       if (step > 0) release(last_slot);
       last_slot = ring.slot;
 
-      float(&logits)[kWalk / 8][1][4] = reinterpret_cast<float(&)[kWalk / 8][1][4]>(p);
+      float (&logits)[kWalk / 8][1][4] = reinterpret_cast<float (&)[kWalk / 8][1][4]>(p);
       const int query = (at.begin + step) * kWalk;
       float factor = s.scale * kLog2E;
       if (s.mask || (s.causal && query < first + 15)) {  // a mask, or the diagonal
@@ -229,7 +224,7 @@ ATTUNE_DEVICE void hopper_keys_consume(const AttentionShape& s, int items, int s
     pin_registers(dk_rows);
     if (at.steps > 0) release(last_slot), owned.next();
 
-    const auto rows = [](float(&sums)[H::kColumns / 2]) -> const float(&)[kDim / 8][1][4] { return reinterpret_cast<const float(&)[kDim / 8][1][4]>(sums); };
+    const auto rows = [](float (&sums)[H::kColumns / 2]) -> const float (&)[kDim / 8][1][4] { return reinterpret_cast<const float (&)[kDim / 8][1][4]>(sums); };
     const SameFactor<2> scale(s.scale), one(1.f);
     const int64_t to = s.at(at.sample, at.head, s.keys), count = int64_t(s.batch) * s.keys * s.width;
     if (parts) {
@@ -276,7 +271,7 @@ ATTUNE_DEVICE void hopper_queries_consume(const AttentionShape& s, int items, co
       if (speaks && step > 0) barrier_arrive(barriers->empty + last_slot);
       last_slot = ring.slot;
 
-      float(&logits)[kWalk / 8][1][4] = reinterpret_cast<float(&)[kWalk / 8][1][4]>(p);
+      float (&logits)[kWalk / 8][1][4] = reinterpret_cast<float (&)[kWalk / 8][1][4]>(p);
       float factor = s.scale * kLog2E;
       if (s.mask || (step + 1) * kWalk > s.visible(first)) {
         make_logits(logits, first, step * kWalk, at.sample, s);
@@ -298,7 +293,7 @@ ATTUNE_DEVICE void hopper_queries_consume(const AttentionShape& s, int items, co
     wgmma_wait<0>();
     pin_registers(dq_rows);
     if (speaks) barrier_arrive(barriers->empty + last_slot);
-    store_rows<kDim, 1>(dq + s.at(at.sample, at.head, s.queries), reinterpret_cast<const float(&)[kDim / 8][1][4]>(dq_rows), SameFactor<2>(s.scale).of, first,
+    store_rows<kDim, 1>(dq + s.at(at.sample, at.head, s.queries), reinterpret_cast<const float (&)[kDim / 8][1][4]>(dq_rows), SameFactor<2>(s.scale).of, first,
                         s.queries, s.width, s.dim);
   }
 }
@@ -316,9 +311,9 @@ ATTUNE_DEVICE void hopper_backward_barriers(unsigned char* memory) {
 
 /// `parts` null: writes dk and dv. Else each item sees one of `splits` runs of queries and writes f32 to parts [2 (dk, dv), splits, B, M, heads * d].
 template <int kDim>
-__global__ void __launch_bounds__(384, 1) hopper_attention_keys_kernel(const __grid_constant__ HopperBackwardMaps maps, bf16* __restrict__ dk,
-                                                                       bf16* __restrict__ dv, float* __restrict__ parts, AttentionShape s, int items,
-                                                                       int splits) {
+__global__ void __launch_bounds__(384, 1)
+    hopper_attention_keys_kernel(const __grid_constant__ HopperBackwardMaps maps, bf16* __restrict__ dk, bf16* __restrict__ dv, float* __restrict__ parts,
+                                 AttentionShape s, int items, int splits) {
   if constexpr (kHopper) {
     using H = HopperBackward<kDim, HopperPass::keys>;
     ATTUNE_SHARED(memory);
@@ -334,9 +329,9 @@ __global__ void __launch_bounds__(384, 1) hopper_attention_keys_kernel(const __g
 }
 
 template <int kDim, HopperPass kPass>
-__global__ void __launch_bounds__(384, 1) hopper_attention_queries_kernel(const __grid_constant__ HopperBackwardMaps maps,
-                                                                          const QueryStatistics* __restrict__ statistics, bf16* __restrict__ dq,
-                                                                          AttentionShape s, int items) {
+__global__ void __launch_bounds__(384, 1)
+    hopper_attention_queries_kernel(const __grid_constant__ HopperBackwardMaps maps, const QueryStatistics* __restrict__ statistics, bf16* __restrict__ dq,
+                                    AttentionShape s, int items) {
   if constexpr (kHopper) {
     using H = HopperBackward<kDim, kPass>;
     ATTUNE_SHARED(memory);

@@ -145,7 +145,7 @@ DEVICE_CASES(hopper, {
     attends(cases, dim, 700, 700, 1, 1, true);
   }
   for (const int64_t dim : {40, 64, 80, 128, 160}) attends(cases, dim, 600, 77, 3, 1, false);  // few keys, which one tile holds
-  attends(cases, 64, 1100, 77, 1, 1, false);  // and whose queries are split
+  attends(cases, 64, 1100, 77, 1, 1, false);                                                   // and whose queries are split
   attends(cases, 160, 1100, 100, 1, 1, true);
   attends(cases, 64, 77, 77, 5, 2, true);
   attends(cases, 80, 70, 400, 1, 1, true);  // keys that no query sees
