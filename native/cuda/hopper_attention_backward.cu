@@ -25,12 +25,22 @@ TensorMap map_of_statistics(const QueryStatistics* statistics, const AttentionSh
   return tensor_map(statistics, 2, extent, stride, box, Swizzle::none);
 }
 
+/// Runs of queries, of `most` at most, that an owned tile's walk is cut into: the fewest that keep multiprocessors busy for four fifths of the time, as parts
+/// of dk and dv are written and read once more; else those that keep them busiest.
+int64_t splits_of(int64_t tiles, int64_t most, int64_t multiprocessors) {
+  const auto busy = [&](int64_t splits) { return double(tiles * splits) / double(ceil_div(tiles * splits, multiprocessors) * multiprocessors); };
+  int64_t best = 1;
+  for (int64_t splits = 2; splits <= most && busy(best) < 0.8; splits++)
+    if (busy(splits) > busy(best)) best = splits;
+  return best;
+}
+
 /// dk and dv. Where keys are few, runs of queries are items of their own.
 template <int kDim>
 void start_keys(const OpArgs& args, const AttentionShape& s, const QueryStatistics* statistics) {
   using H = HopperBackward<kDim, HopperPass::keys>;
   const int tiles = int(ceil_div(s.keys, H::kOwned)) * s.heads * s.batch;
-  const int splits = attention_splits(args, tiles, ceil_div(s.queries, 32)), items = tiles * splits;  // of 256 queries each at least
+  const int splits = int(splits_of(tiles, s.queries / 256, args.caps().multiprocessors)), items = tiles * splits;
   float* const parts = splits > 1 ? args.scratch<float>(2 * splits * args.out[1].numel()) : nullptr;
   HopperBackwardMaps maps{};
   if (!args.dry) {
