@@ -1,9 +1,9 @@
 // Starts attention's backward pass on sm_90a: statistics of queries, then dk and dv, then dq.
-#include "hopper_attention_backward.cuh"
-
 #include <algorithm>
 
 #include "hopper_attention.h"
+#include "hopper_attention_keys.cuh"
+#include "hopper_attention_queries.cuh"
 
 namespace attune {
 namespace cuda {
