@@ -10,7 +10,9 @@ import { linear } from "../lib/graph/ops/matmul.js";
 import { groupNorm, layerNorm } from "../lib/graph/ops/norm.js";
 import { adamw, assign } from "../lib/graph/ops/optimizer.js";
 import { pairSums } from "../lib/graph/ops/preference.js";
-import { type DType, numel, type Tensor } from "../lib/graph/tensor.js";
+import { type DType, dtypeBytes, numel, type Tensor } from "../lib/graph/tensor.js";
+import { preferenceLoss } from "../lib/kernels/index.js";
+import { diffusionDpo } from "../lib/objectives/diffusion-dpo.js";
 
 export interface BenchCase {
   readonly name: string;
@@ -26,13 +28,17 @@ export interface BenchCase {
   readonly elements: number;
   /** Length of the longest sum, for the error bound. */
   readonly terms: number;
+  /** Masters and loss maps: f32 in a run of bf16, too. */
+  readonly master?: true;
+  /** With the backend's fused ops; the others measure single ones. */
+  readonly fused?: true;
 }
 
 type Shape = readonly number[];
 
 /** Leaves of one arena, laid out at 64-byte steps. */
 export function leaves(shapes: readonly Shape[], dtype: DType): { tensors: Tensor[]; offsets: number[]; bytes: number } {
-  const size = dtype === "f64" ? 8 : 4,
+  const size = dtypeBytes[dtype],
     offsets: number[] = [];
   let bytes = 0;
   for (const shape of shapes) {
@@ -186,6 +192,7 @@ function memoryBound(): BenchCase[] {
     },
     {
       name: "preference sums 64x128x128x4",
+      master: true,
       inputs: [map, map, map],
       ops: ["pair_sums"],
       build: t => Object.values(sums(t)),
@@ -195,6 +202,7 @@ function memoryBound(): BenchCase[] {
     },
     {
       name: "preference gradient 64x128x128x4",
+      master: true,
       inputs: [map, map, map],
       ops: ["pair_sums_vjp"],
       build: t => {
@@ -206,7 +214,19 @@ function memoryBound(): BenchCase[] {
       terms: 1,
     },
     {
+      name: "preference loss + gradient 64x128x128x4",
+      master: true,
+      fused: true,
+      inputs: [map, map, map],
+      ops: ["pair_sums", "preference_loss", "pair_sums_vjp", "tape"],
+      build: t => Object.values(preferenceLoss.build({ prediction: t[0]!, target: t[1]!, reference: t[2]! }, { objective: diffusionDpo({ beta: 2000 }) })),
+      flops: 0,
+      elements: 7 * n,
+      terms: numel(map) / map[0]!,
+    },
+    {
       name: "AdamW 16M",
+      master: true,
       inputs: [big, big, big],
       scale: 0.01,
       ops: ["adamw"],

@@ -1,12 +1,14 @@
-/** Measures kernels: time, GFLOP/s or GB/s, the share of a ceiling measured in the same run, and the error of f32 against f64. */
+/** Measures kernels: time, GFLOP/s or GB/s, the share of a ceiling measured in the same run, and the error against f64 on the cpu backend. */
 
+import type { Device } from "../lib/device.js";
 import { compileGraph } from "../lib/graph/compile.js";
+import { defineOp } from "../lib/graph/op.js";
 import { fmaCeiling } from "../lib/graph/ops/ceiling.js";
 import { parameter } from "../lib/graph/ops/leaf.js";
 import { assign } from "../lib/graph/ops/optimizer.js";
 import { type Executable, Session } from "../lib/graph/session.js";
-import { buildGraph, numel } from "../lib/graph/tensor.js";
-import type { HostTensor } from "../lib/util/host-tensor.js";
+import { buildGraph, dtypeBytes, numel, type Tensor, typed } from "../lib/graph/tensor.js";
+import { convert, type HostTensor, hostTensor } from "../lib/util/host-tensor.js";
 import { type BenchCase, leaves } from "./cases.js";
 
 export interface Row {
@@ -21,9 +23,21 @@ export interface Row {
 }
 
 export interface Ceilings {
+  /** Multiply-adds in f32 from registers. */
   readonly gflops: number;
   readonly gbytes: number;
+  /** Tensor cores on registers; undefined where the backend has none. */
+  readonly tensorGflops?: number;
 }
+
+/** What a run measures on, and in which dtype: bf16 where the device is a GPU. */
+export interface Bed {
+  readonly device: Device;
+  readonly dtype: "f32" | "bf16";
+}
+
+/** The same of tensor cores as `fmaCeiling` is of multiply-adds; CUDA alone has a kernel. */
+const mmaCeilingOp = defineOp({ name: "mma_ceiling", infer: (_: { tasks: number; iterations: number }) => [typed("f32", 1)] });
 
 const scalars = { learningRate: 1e-4, correction1: 0.1, correction2: 0.001 };
 const median = (xs: readonly number[]): number => [...xs].sort((a, b) => a - b)[xs.length >> 1]!;
@@ -42,15 +56,18 @@ async function timed(session: Session, executable: Executable, ops: readonly str
 }
 
 export async function ceilings(session: Session): Promise<Ceilings> {
-  const iterations = 200_000,
-    tasks = 64;
-  const fma = session.compile(
-    compileGraph(
-      buildGraph(g => g.output("flops", fmaCeiling({ tasks, iterations, dtype: "f32" }))),
-      { name: "fma" },
-    ),
-  );
-  const perRound = Number((await session.run(fma, {})).flops!.data[0]);
+  const onGpu = session.target.backend === "cuda";
+  const [tasks, iterations] = onGpu ? [1024, 4096] : [64, 200_000];
+  const rate = async (name: string, build: () => Tensor): Promise<number> => {
+    const program = session.compile(
+      compileGraph(
+        buildGraph(g => g.output("flops", build())),
+        { name, target: session.target },
+      ),
+    );
+    const perRound = Number((await session.run(program, {})).flops!.data[0]);
+    return (perRound * tasks * iterations) / (await timed(session, program, [name], 1)) / 1e9;
+  };
   const size = 1 << 25; // 128 MiB each way, beyond any cache
   const copy = session.compile(
     compileGraph(
@@ -58,17 +75,18 @@ export async function ceilings(session: Session): Promise<Ceilings> {
         const leaf = (name: string) => parameter({ arena: name, name, dtype: "f32", shape: [size], offset: 0 });
         assign(leaf("copyTarget"), leaf("copySource"));
       }),
-      { name: "copy" },
+      { name: "copy", target: session.target },
     ),
   );
   return {
-    gflops: (perRound * tasks * iterations) / (await timed(session, fma, ["fma_ceiling"], 1)) / 1e9,
+    gflops: await rate("fma_ceiling", () => fmaCeiling({ tasks, iterations, dtype: "f32" })),
     gbytes: (8 * size) / (await timed(session, copy, ["assign"], 1)) / 1e9,
+    ...(session.target.kernels.has("mma_ceiling") && { tensorGflops: await rate("mma_ceiling", () => mmaCeilingOp({ tasks, iterations })[0]) }),
   };
 }
 
 /** A program of the case, its inputs written; results are outputs only where `keep` asks for them. */
-function prepared(session: Session, c: BenchCase, dtype: "f32" | "f64", keep: boolean): Executable {
+function prepared(session: Session, c: BenchCase, dtype: "f32" | "f64" | "bf16", keep: boolean): Executable {
   let layout = { offsets: [] as number[], bytes: 0 };
   const graph = buildGraph(g => {
     const { tensors, ...rest } = leaves(c.inputs, dtype);
@@ -77,27 +95,29 @@ function prepared(session: Session, c: BenchCase, dtype: "f32" | "f64", keep: bo
     if (keep) for (const [i, y] of outputs.entries()) g.output(`y${i}`, y);
     else for (const [i, y] of outputs.entries()) assign(parameter({ arena: `sink${i}`, name: `sink${i}`, dtype: y.dtype, shape: y.shape, offset: 0 }), y);
   });
-  const executable = session.compile(compileGraph(graph, { name: c.name, fuse: false }));
-  for (const [i, shape] of c.inputs.entries()) session.write("inputs", layout.offsets[i]!, normal(numel(shape), i + 1, c.scale ?? 1, dtype));
+  const executable = session.compile(
+    compileGraph(graph, { name: c.name, fuse: false, target: c.fused ? session.target : { ...session.target, kernels: new Set() } }),
+  );
+  for (const [i, shape] of c.inputs.entries()) session.write("inputs", layout.offsets[i]!, convert(normal(shape, i + 1, c.scale ?? 1), dtype).data);
   return executable;
 }
 
-/** The same numbers in both dtypes: each is an f32 value. */
-function normal(count: number, seed: number, scale: number, dtype: "f32" | "f64"): Float32Array | Float64Array {
-  const out = dtype === "f32" ? new Float32Array(count) : new Float64Array(count);
+/** Numbers that bf16 holds, so that they are the same in every dtype. */
+function normal(shape: readonly number[], seed: number, scale: number): HostTensor {
+  const out = new Float32Array(numel(shape));
   let state = seed * 2654435761;
   const next = (): number => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state / 2 ** 32;
   };
-  for (let i = 0; i < count; i++) out[i] = Math.fround((next() + next() + next() + next() - 2) * Math.sqrt(3) * scale);
-  return out;
+  for (let i = 0; i < out.length; i++) out[i] = (next() + next() + next() + next() - 2) * Math.sqrt(3) * scale;
+  return convert(convert(hostTensor("f32", shape, out), "bf16"), "f32");
 }
 
 function relativeError(actual: Readonly<Record<string, HostTensor>>, truth: Readonly<Record<string, HostTensor>>): number {
   let worst = 0;
   for (const [name, t] of Object.entries(truth)) {
-    const a = actual[name]!.data as Float32Array,
+    const a = convert(actual[name]!, "f64").data as Float64Array,
       b = t.data as Float64Array;
     let difference = 0,
       norm = 0;
@@ -110,19 +130,21 @@ function relativeError(actual: Readonly<Record<string, HostTensor>>, truth: Read
   return worst;
 }
 
-export async function measure(c: BenchCase, ceiling: Ceilings): Promise<Row> {
-  const run = async (dtype: "f32" | "f64"): Promise<Record<string, HostTensor>> => {
-    await using session = Session.open({ backend: "cpu" });
-    return await session.run(prepared(session, c, dtype, true), { scalars });
+export async function measure(c: BenchCase, ceiling: Ceilings, { device, dtype: wanted }: Bed): Promise<Row> {
+  const dtype = c.master ? "f32" : wanted;
+  const run = async (session: Session, as: Bed["dtype"] | "f64"): Promise<Record<string, HostTensor>> => {
+    await using own = session;
+    return await own.run(prepared(own, c, as, true), { scalars });
   };
-  const error = relativeError(await run("f32"), await run("f64"));
-  await using session = Session.open({ backend: "cpu" });
-  const seconds = await timed(session, prepared(session, c, "f32", false), c.ops);
-  // Roundings of a sum of n terms accumulate like a random walk; a factor 8 covers the few operations around it.
-  const bound = 8 * 2 ** -24 * Math.sqrt(c.terms + 1);
+  const error = relativeError(await run(device.openSession(), dtype), await run(Session.open({ backend: "cpu" }), "f64"));
+  await using session = device.openSession();
+  const seconds = await timed(session, prepared(session, c, dtype, false), c.ops);
+  // Roundings of a sum of n terms accumulate like a random walk; a factor 8 covers the few operations around it. In bf16 the sum is f32, and what is rounded is an operand of the second op.
+  const bound = 8 * 2 ** -24 * Math.sqrt(c.terms + 1) + (dtype === "bf16" ? 8 * 2 ** -9 : 0);
   const base = { name: c.name, milliseconds: seconds * 1e3, error, bound };
-  if (c.flops > 0) return { ...base, gflops: c.flops / seconds / 1e9, share: c.flops / seconds / 1e9 / ceiling.gflops };
-  const gbytes = (4 * c.elements) / seconds / 1e9;
+  const most = dtype === "bf16" ? (ceiling.tensorGflops ?? ceiling.gflops) : ceiling.gflops;
+  if (c.flops > 0) return { ...base, gflops: c.flops / seconds / 1e9, share: c.flops / seconds / 1e9 / most };
+  const gbytes = (dtypeBytes[dtype] * c.elements) / seconds / 1e9;
   return { ...base, gbytes, share: gbytes / ceiling.gbytes };
 }
 

@@ -2,34 +2,13 @@
  *  needs. Steps in bf16 are planned for a backend with every fused kernel, too.
  *  `npm run plan`; `-- --filter sdxl` for some of them, `-- --json` for machines, `-- --export folder` writes the programs themselves. */
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { noiseSchedule } from "../lib/diffusion/noise-schedule.js";
-import { unetDenoiser } from "../lib/diffusion/unet-denoiser.js";
 import { compileWithPlan } from "../lib/graph/compile.js";
-import { opTable } from "../lib/graph/op.js";
 import { programTraffic } from "../lib/graph/print.js";
 import type { Program } from "../lib/graph/program.js";
-import type { Target } from "../lib/graph/target.js";
-import type { Graph } from "../lib/graph/tensor.js";
-import { parseUNetConfig, type UNetConfig } from "../lib/models/unet-config.js";
-import { adaptUNet, declareUNet } from "../lib/models/unet-parameters.js";
-import { Params, storage } from "../lib/nn/params.js";
-import { dspo } from "../lib/objectives/dspo.js";
-import { adamW } from "../lib/train/optimizer.js";
-import { microGraph, updateGraph } from "../lib/train/step.js";
-
-interface Case {
-  readonly model: "sd15" | "sdxl-base";
-  readonly dtype: "f32" | "bf16";
-  readonly pairs: number;
-  /** LoRA rank, or undefined: all parameters are trained and a frozen copy is the reference. */
-  readonly rank?: number;
-  readonly recompute: "none" | "blocks";
-  /** For a backend that has the kernels of all fused ops. */
-  readonly fused?: true;
-}
+import { buildStep, type Case, everyKernel } from "./full-step.js";
 
 const shapes: readonly Omit<Case, "dtype">[] = [
   { model: "sd15", pairs: 1, recompute: "none" },
@@ -51,8 +30,6 @@ const cases: readonly Case[] = [
   ]),
 ];
 
-const everyKernel: Target = { backend: "cuda", kernels: new Set(opTable.keys()) };
-
 interface Report {
   readonly name: string;
   /** Instructions of the two programs of a step. */
@@ -72,7 +49,7 @@ interface Report {
 function plan(one: Case, folder?: string): Report {
   const { model, dtype, pairs, rank, recompute, fused } = one;
   const started = performance.now();
-  const { micro, update } = buildStep(readConfig(model), one);
+  const { micro, update } = buildStep(one);
   const built = performance.now();
   const target = fused && { target: everyKernel };
   const compiled = compileWithPlan(micro, { name: "micro", ...target });
@@ -98,33 +75,6 @@ function exportStep(folder: string, { model, dtype, pairs, rank, recompute }: Ca
   const name = `${model}-${dtype}-${pairs}-${rank ? "lora" : "full"}${recompute === "blocks" ? "-recomputed" : ""}.json`;
   writeFileSync(join(folder, name), JSON.stringify({ programs }));
   console.log(join(folder, name));
-}
-
-function readConfig(model: Case["model"]): UNetConfig {
-  const path = join(__dirname, "..", "..", "..", "bench", "configs", `${model}-unet.json`);
-  return parseUNetConfig(JSON.parse(readFileSync(path, "utf8")), path);
-}
-
-function buildStep(config: UNetConfig, { dtype, pairs: batch, rank, recompute }: Case): { micro: Graph; update: Graph } {
-  const store = declareUNet(config, dtype, { trainable: rank === undefined });
-  const adapter = rank ? adaptUNet(config, store, { rank }) : undefined;
-  const trainable = adapter?.store ?? store;
-  const gradients = trainable.mirror("gradients");
-  const optimizer = adamW({ learningRate: 1e-6 });
-  const micro = microGraph({
-    denoiser: unetDenoiser(config, { height: config.sampleSize!, width: config.sampleSize!, recompute }),
-    objective: dspo({ beta: 0.01 }),
-    schedule: noiseSchedule(),
-    policy: new Params(store, { adapter }),
-    reference: new Params(adapter ? store : store.mirror("reference", storage(dtype, false))),
-    trainable,
-    gradients,
-    batch,
-    accumulation: 1,
-    noise: "drawn",
-    conditionDropout: 0,
-  });
-  return { micro, update: updateGraph({ trainable, gradients, optimizer, state: optimizer.state(trainable), maxGradNorm: 1 }) };
 }
 
 function main(): void {

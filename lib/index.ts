@@ -1,20 +1,120 @@
 /** Every public name of attune. */
 
-export { decodePng, encodePng, type Image } from "./data/image.js";
+export {
+  type Annotator,
+  type Assignment,
+  assignAnnotators,
+  brierRule,
+  commitTo,
+  informationGain,
+  logRule,
+  probesPerAnnotator,
+  type ScoringRule,
+} from "./conformal/annotation.js";
+export { type DenoisingErrors, denoisingErrorFeatures } from "./conformal/features/denoising-errors.js";
+export { type Fill, fillConstant, fillMean, fillMedian, fillMissing, refuseMissing } from "./conformal/features/missing.js";
+export { promptStatistics } from "./conformal/features/prompt-statistics.js";
+export { type AnswerLogProbs, answerRisk, ensembleFeatures, type TextNormScores, textNormFeatures } from "./conformal/features/reward-features.js";
+export { columnOf, type FeatureTable, featureTable, joinFeatures, takeRows } from "./conformal/features/table.js";
+export { chainTransforms, type FeatureTransform, type FittedTransform, standardise } from "./conformal/features/transform.js";
+export * as conformal from "./conformal/index.js";
+export {
+  type Binning,
+  type BrierParts,
+  brierDecomposition,
+  brierScore,
+  calibrationError,
+  equalMassBins,
+  equalWidthBins,
+  logScore,
+  type ReliabilityBin,
+  type RiskReport,
+  reliabilityCurve,
+  riskReport,
+  topLabel,
+} from "./conformal/metrics-calibration.js";
+export { areaUnderRoc, averagePrecision, precisionAtK } from "./conformal/metrics-ranking.js";
+export { type FittedBoosting, type GradientBoostingOptions, gradientBoosting } from "./conformal/predictors/boosting.js";
+export { exactSplits } from "./conformal/predictors/boosting-exact.js";
+export { histogramSplits } from "./conformal/predictors/boosting-histogram.js";
+export type { SplitSearch } from "./conformal/predictors/boosting-rules.js";
+export type { CalibrationOptions } from "./conformal/predictors/calibration.js";
+export { type CartOptions, cart, type FittedCart } from "./conformal/predictors/cart.js";
+export { type FittedForest, type RandomForestOptions, randomForest } from "./conformal/predictors/forest.js";
+export { type IsotonicFit, isotonicCalibration, isotonicRegression } from "./conformal/predictors/isotonic.js";
+export { type FittedLogistic, logisticRegression } from "./conformal/predictors/logistic.js";
+export { type NearestNeighboursOptions, nearestNeighbours } from "./conformal/predictors/nearest-neighbours.js";
+export { type PermutationImportance, type PermutationImportanceOptions, permutationImportance } from "./conformal/predictors/permutation-importance.js";
+export { type PlattFit, plattCalibration, plattScaling } from "./conformal/predictors/platt.js";
+export type { FittedPredictor, Predictor, PredictorOf } from "./conformal/predictors/predictor.js";
+export { type FittedSelectiveLabels, type SelectiveLabelsData, type SelectiveLabelsOptions, selectiveLabels } from "./conformal/predictors/selective-labels.js";
+export type { Tree } from "./conformal/predictors/tree.js";
+export { hubCache, type ResolveOptions, resolveModel } from "./data/hub-cache.js";
+export { decodePng, encodePng, type Image, overWhite, toRgb } from "./data/image.js";
+export { decodeImage, type EncodeImageOptions, encodeImage } from "./data/image-codec.js";
+export {
+  type ClipImageOptions,
+  clipImages,
+  clipMean,
+  clipStd,
+  imagesOf,
+  type TrainingImage,
+  type TrainingOptions,
+  trainingImage,
+  vaeImages,
+} from "./data/preprocess.js";
+export { bicubic, bilinear, lanczos, type ResampleFilter, resize } from "./data/resample.js";
 export { type DeferredTensor, readSafetensors, SafetensorsFile, writeSafetensors } from "./data/safetensors.js";
+export { ClipTokenizer, type EncodeOptions, type TokenBatch, type Truncation } from "./data/tokenizer.js";
+export type { AddedToken, SpecialTokens, TokenizerData } from "./data/tokenizer-files.js";
 export { readWeights } from "./data/weights.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
 export { type NoiseSchedule, type NoiseScheduleOptions, noiseSchedule, noiseScheduleFromConfig, type PredictionType, snr } from "./diffusion/noise-schedule.js";
 export { type SampleOptions, Sampler, type SamplerOptions } from "./diffusion/sampler.js";
+export { ddimFromConfig, ddpmFromConfig, type SchedulerArguments, schedulerFromConfig } from "./diffusion/scheduler-config.js";
 export { unetDenoiser } from "./diffusion/unet-denoiser.js";
 export * from "./errors.js";
 export { compileGraph } from "./graph/compile.js";
 export { printProgram } from "./graph/print.js";
 export type { Program } from "./graph/program.js";
 export { type Executable, Session, type SessionOptions, type Trace } from "./graph/session.js";
+export { type ClipConfig, type ClipTextConfig, type ClipVisionConfig, parseClipConfig, parseClipTextConfig } from "./models/clip-config.js";
+export type { ClipTextHostInputs, ClipTextSelection } from "./models/clip-graphs.js";
+export {
+  Clip,
+  type ClipCreateOptions,
+  type ClipGradients,
+  type ClipHostInputs,
+  type ClipImageFeatures,
+  type ClipLoadOptions,
+  type ClipResults,
+} from "./models/clip-model.js";
+export {
+  ClipText,
+  type ClipTextCotangents,
+  type ClipTextCreateOptions,
+  type ClipTextFeatures,
+  type ClipTextLoadOptions,
+  type ClipTextRunOptions,
+} from "./models/clip-text-model.js";
+export type { ModelGradients } from "./models/gradients.js";
+export type { ModelCreateOptions, ModelLoadOptions } from "./models/model-handle.js";
+export type { Recompute, RecomputeOptions } from "./models/regions.js";
 export { parseUNetConfig, type UNetConfig } from "./models/unet-config.js";
 export { UNet, type UNetCreateOptions, type UNetGradients, type UNetLoadOptions } from "./models/unet-model.js";
+export { parseVaeConfig, type VaeConfig } from "./models/vae-config.js";
+export {
+  AutoencoderKL,
+  type HostPosterior,
+  type PosteriorNoise,
+  type VaeCreateOptions,
+  type VaeGradientInputs,
+  type VaeGradients,
+  type VaeLoadOptions,
+  type VaeRunOptions,
+} from "./models/vae-model.js";
+export type { TilingOptions } from "./models/vae-tiles.js";
 export { LoraAdapter, type LoraOptions } from "./nn/lora.js";
 export { ParameterStore, Params } from "./nn/params.js";
 export { diffusionDpo } from "./objectives/diffusion-dpo.js";
@@ -22,9 +122,21 @@ export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
 export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
 export { sft } from "./objectives/sft.js";
-export { type DdimOptions, ddim, ddimFromConfig } from "./schedulers/ddim.js";
-export { type DdpmOptions, ddpm, ddpmFromConfig } from "./schedulers/ddpm.js";
-export type { Scheduler, SchedulerStep } from "./schedulers/scheduler.js";
+export { certificatePage } from "./report/certificate.js";
+export { type DdimOptions, ddim } from "./schedulers/ddim.js";
+export { type DdpmOptions, ddpm } from "./schedulers/ddpm.js";
+export { type DpmSolverAlgorithm, type DpmSolverOptions, dpmSolver } from "./schedulers/dpm-solver.js";
+export { euler } from "./schedulers/euler.js";
+export { type EulerAncestralOptions, eulerAncestral } from "./schedulers/euler-ancestral.js";
+export type { ExplodingOptions } from "./schedulers/exploding.js";
+export { dynamicShift, type FlowMatchEulerOptions, flowMatchEuler } from "./schedulers/flow-match-euler.js";
+export { type HeunOptions, heun } from "./schedulers/heun.js";
+export { type LcmOptions, lcm } from "./schedulers/lcm.js";
+export { type PndmOptions, pndm } from "./schedulers/pndm.js";
+export type { Combination, ForwardProcess, Level, Remembered, Scheduler, SchedulerStep } from "./schedulers/scheduler.js";
+export type { FinalSigma, SigmaSpacing } from "./schedulers/sigmas.js";
+export type { TimestepSpacing } from "./schedulers/timesteps.js";
+export { type UniPCOptions, uniPC } from "./schedulers/unipc.js";
 export type { TrainEvent } from "./train/events.js";
 export { constant, constantWithWarmup, cosine, cosineWithRestarts, type LearningRateSchedule, linear, polynomial } from "./train/lr-schedule.js";
 export { type AdamWOptions, adamW, type Optimizer } from "./train/optimizer.js";
@@ -34,3 +146,4 @@ export type { Trainable } from "./train/trainable.js";
 export { PreferenceTrainer } from "./train/trainer.js";
 export type { TrainerOptions } from "./train/trainer-options.js";
 export { convert, type HostDType, type HostTensor, hostTensor } from "./util/host-tensor.js";
+export { parsePythonJson } from "./util/python-json.js";

@@ -20,7 +20,7 @@ arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -
 [ "$arch" = 90 ] && arch=90a
 generator=(); have ninja && generator=(-G Ninja)
 cmake -S . -B "$build" "${generator[@]}" -DATTUNE_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$arch-real" > "$work/configure.log"
-cmake --build "$build" --parallel "$(nproc)" --target attune_cuda device_test device replay primitives > "$work/build.log" 2>&1 || { tail -40 "$work/build.log"; exit 1; }
+cmake --build "$build" --parallel "$(nproc)" --target attune_cuda device_test device replay report primitives > "$work/build.log" 2>&1 || { tail -40 "$work/build.log"; exit 1; }
 object=$build/Release/attune_cuda.so
 
 failed=0
@@ -64,7 +64,8 @@ done
   if [ -s "$work/torch.json" ]; then cat "$work/torch.json"; else printf 'null'; fi
   printf '}\n'
 } > "$out/$name.json"
-{ echo "# $name"; echo; echo '```'; cat "$work/bench.log"; echo '```'; } > "$out/$name.md"
+against=(); [ -s "$work/torch.json" ] && against=(--peers "$work/torch.json")
+"$build/native-benches/report" --bench "$work/bench.json" "${against[@]}" --steps "$work/steps.jsonl" > "$out/$name.md" || failed=$((failed + 1))
 cp -r "$work" "$out/$name-logs" 2> /dev/null || true
 say "$failed failed; $out/$name.json"
 exit "$((failed > 0))"

@@ -1,10 +1,11 @@
 /** 8-bit pictures and the PNG file format (W3C PNG, third edition), read and written with node:zlib alone.
- *  Reading takes every colour type and bit depth, all five filters, palettes and transparency; interlaced files are refused by name.
+ *  Reading takes every colour type and bit depth, all five filters, palettes, transparency and interlacing.
  *  Files are treated as hostile: each length is checked before it is used and the pixel data can never inflate past the size in the header. */
 
 import { deflateSync, inflateSync } from "node:zlib";
 import { ConfigError, DataError } from "../errors.js";
 import { chunk, type Header, isSize, readChunks, signature } from "./png-chunks.js";
+import { passesOf, scatter } from "./png-interlace.js";
 
 /** Rows top to bottom, channels interleaved: grey, grey + alpha, RGB, RGBA; alpha is not premultiplied. */
 export interface Image {
@@ -16,6 +17,16 @@ export interface Image {
 }
 
 const colourTypes = { 1: 0, 2: 4, 3: 2, 4: 6 } as const;
+
+/** The same picture as RGB, alpha dropped, as Pillow's convert("RGB") has it: what is under transparent parts shows. */
+export function toRgb(image: Image): Image {
+  const { width, height, channels, data } = image;
+  if (channels === 3) return image;
+  const rgb = new Uint8Array(width * height * 3);
+  const coloured = channels === 4;
+  for (let p = 0; p < width * height; p++) for (let c = 0; c < 3; c++) rgb[3 * p + c] = data[p * channels + (coloured ? c : 0)]!;
+  return { width, height, channels: 3, data: rgb };
+}
 
 /** The same picture as RGB, transparent parts over white. */
 export function overWhite(image: Image): Image {
@@ -43,16 +54,31 @@ export function encodePng(image: Image): Uint8Array {
   return Buffer.concat([signature, chunk("IHDR", header), chunk("IDAT", deflateSync(filtered(image))), chunk("IEND", new Uint8Array(0))]);
 }
 
-/** The picture in a PNG file: 8 bits per channel (16-bit samples are rounded), palettes expanded, transparency as an alpha channel.
- *  `source` names the file in errors. Throws DataError for anything that is not a complete, valid, non-interlaced PNG. */
+/** The picture in a PNG file: 8 bits per channel (of 16-bit samples the upper byte, as libpng and Pillow take them), palettes expanded, transparency as an
+ *  alpha channel. `source` names the file in errors. Throws DataError for anything that is not a complete, valid PNG. */
 export function decodePng(file: Uint8Array, source = "png"): Image {
   const { header, palette, transparency, compressed } = readChunks(file, source);
-  const { width, height, depth, samples } = header;
-  const rowBytes = Math.ceil((width * samples * depth) / 8);
-  const raw = inflate(compressed, (rowBytes + 1) * height, source);
+  return expand(storedSamples(header, compressed, source), header, palette, transparency, source);
+}
+
+/** One number per sample, as stored: 0 .. 2^depth - 1. */
+function storedSamples(header: Header, compressed: Uint8Array, source: string): Uint8Array | Uint16Array {
+  const { width, height, depth, samples, interlaced } = header;
+  const passes = passesOf(width, height, interlaced).map(pass => ({ pass, rowBytes: Math.ceil((pass.width * samples * depth) / 8) }));
+  const total = passes.reduce((sum, { pass, rowBytes }) => sum + (rowBytes + 1) * pass.height, 0);
+  const raw = inflate(compressed, total, source);
   const pixelBytes = Math.max(1, (samples * depth) / 8);
-  const rows = unfilter(raw, rowBytes, height, pixelBytes, source);
-  return expand(unpack(rows, header, rowBytes), header, palette, transparency, source);
+  const whole = interlaced ? new (depth === 16 ? Uint16Array : Uint8Array)(width * height * samples) : undefined;
+  let at = 0;
+  for (const { pass, rowBytes } of passes) {
+    const size = (rowBytes + 1) * pass.height;
+    const rows = unfilter(raw.subarray(at, at + size), rowBytes, pass.height, pixelBytes, source);
+    const values = unpack(rows, { ...header, width: pass.width, height: pass.height }, rowBytes);
+    if (!whole) return values;
+    scatter(values, pass, whole, width, samples);
+    at += size;
+  }
+  return whole!;
 }
 
 function inflate(compressed: Uint8Array, expected: number, source: string): Uint8Array {
@@ -101,7 +127,7 @@ function predict(filter: number, left: number, up: number, corner: number): numb
   return dl <= du && dl <= dc ? left : du <= dc ? up : corner;
 }
 
-/** One number per sample, as stored: 0 .. 2^depth - 1. */
+/** The samples of unfiltered rows, each row padded to whole bytes. */
 function unpack(rows: Uint8Array, { width, height, depth, samples }: Header, rowBytes: number): Uint8Array | Uint16Array {
   if (depth === 8) return rows;
   const perRow = width * samples;
@@ -117,7 +143,7 @@ function unpack(rows: Uint8Array, { width, height, depth, samples }: Header, row
   return out;
 }
 
-/** Stored samples to 8-bit channels: palette and colour key applied, other depths scaled to 0..255 with rounding. */
+/** Stored samples to 8-bit channels: palette and colour key applied, shallower depths scaled to 0..255. */
 function expand(
   stored: Uint8Array | Uint16Array,
   header: Header,
@@ -128,7 +154,7 @@ function expand(
   const { width, height, depth, samples } = header;
   if (header.palette) return expandPalette(stored, header, palette, transparency, source);
   const top = 2 ** depth - 1;
-  const to8 = (value: number) => (depth === 8 ? value : Math.round((value * 255) / top));
+  const to8 = (value: number) => (depth === 8 ? value : depth === 16 ? value >> 8 : (value * 255) / top);
   const key = colourKey(header, transparency, source);
   if (!key) return { width, height, channels: samples, data: depth === 8 ? (stored as Uint8Array) : Uint8Array.from(stored, to8) };
   const channels = (samples + 1) as 2 | 4;

@@ -14,6 +14,7 @@ export interface Header {
   readonly palette: boolean;
   /** Samples per pixel in the file. */
   readonly samples: 1 | 2 | 3 | 4;
+  readonly interlaced: boolean;
 }
 
 export interface Chunks {
@@ -91,8 +92,8 @@ function parseHeader(body: Uint8Array, source: string): Header {
   const format = formats[colourType];
   if (!format?.depths.includes(depth)) throw fail(`colour type ${colourType} with ${depth} bits per sample does not exist`);
   if (compression !== 0 || filter !== 0) throw fail(`unknown compression ${compression} or filter method ${filter}`);
-  if (interlace !== 0) throw fail(interlace === 1 ? "interlaced (Adam7) files are not supported" : `unknown interlace method ${interlace}`);
-  return { width, height, depth, palette: colourType === 3, samples: format.samples };
+  if (interlace !== 0 && interlace !== 1) throw fail(`unknown interlace method ${interlace}`);
+  return { width, height, depth, palette: colourType === 3, samples: format.samples, interlaced: interlace === 1 };
 }
 
 /** A chunk as it stands in a file: length, type, body, checksum. */

@@ -13,6 +13,7 @@ export interface Denoiser {
   condition(batch: number): Condition;
   /** The condition of empty prompts, of the same names and shapes as `condition`; with it, training may drop conditions. */
   uncondition?(condition: Condition): Condition;
-  /** sample [B, H, W, C], timestep i32 [B] -> prediction [B, H, W, C], with the given parameters (policy, reference, ...). */
+  /** sample [B, H, W, C], timestep [B] -> prediction [B, H, W, C], with the given parameters (policy, reference, ...). Timesteps are i32 in training, and
+   *  floating point in sampling, where they may lie between two of training. A model may predict fewer channels than it sees (inpainting). */
   predict(sample: Tensor, timestep: Tensor, condition: Condition, params: Params): Tensor;
 }

@@ -2,9 +2,11 @@
  *  diffusers' do (cumulative products in double, rounded to float32 at every entry), so that noised samples agree with theirs. */
 
 import { ConfigError } from "../errors.js";
-import { cleanSample, type LinearForm, predictedNoise } from "./prediction.js";
+import { type ForwardProcess, levelOfAlpha } from "../schedulers/scheduler.js";
+import { cleanSample, predictedNoise } from "./prediction.js";
 
-export type PredictionType = "epsilon" | "v_prediction" | "sample";
+/** "flow_prediction": noise - clean, of models of rectified flow. */
+export type PredictionType = "epsilon" | "v_prediction" | "sample" | "flow_prediction";
 export type BetaSchedule = "linear" | "scaled_linear" | "squaredcos_cap_v2";
 
 export interface NoiseScheduleOptions {
@@ -18,17 +20,12 @@ export interface NoiseScheduleOptions {
   readonly predictionType?: PredictionType;
 }
 
-export interface NoiseSchedule {
-  readonly steps: number;
+export interface NoiseSchedule extends ForwardProcess {
   readonly predictionType: PredictionType;
   /** [T], float32 values. */
   readonly betas: Float64Array;
   /** [T], float32 values: alphasCumprod[t] is the share of signal power at t. */
   readonly alphasCumprod: Float64Array;
-  /** Coefficients of the clean sample in (x_t, model output) at timestep t. */
-  cleanSample(t: number): LinearForm;
-  /** Coefficients of the noise in (x_t, model output) at timestep t. */
-  predictedNoise(t: number): LinearForm;
 }
 
 const f32 = Math.fround;
@@ -62,27 +59,30 @@ export function noiseSchedule(options: NoiseScheduleOptions = {}): NoiseSchedule
     predictionType,
     betas,
     alphasCumprod,
-    cleanSample: t => cleanSample(predictionType, alphasCumprod[t]!),
-    predictedNoise: t => predictedNoise(predictionType, alphasCumprod[t]!),
+    cleanSample: at => cleanSample(predictionType, typeof at === "number" ? levelOfAlpha(alphasCumprod[at]!) : at),
+    predictedNoise: at => predictedNoise(predictionType, typeof at === "number" ? levelOfAlpha(alphasCumprod[at]!) : at),
   };
 }
 
-/** Reads the fields of a diffusers scheduler config that define the forward process; the others belong to samplers. */
+/** Reads the fields of a diffusers scheduler config that define the forward process; the others belong to samplers (scheduler-config.ts). A config of
+ *  FlowMatchEulerDiscreteScheduler has no betas: only its flow prediction and its number of timesteps mean something. */
 export function noiseScheduleFromConfig(config: Readonly<Record<string, unknown>>, source: string): NoiseSchedule {
-  const betaSchedule = field(config, source, "beta_schedule", "linear", ["linear", "scaled_linear", "squaredcos_cap_v2"] as const);
-  const predictionType = field(config, source, "prediction_type", "epsilon", ["epsilon", "v_prediction", "sample"] as const);
+  const kind = config._class_name;
+  const steps = number(config, source, "num_train_timesteps", 1000);
+  if (kind === "FlowMatchEulerDiscreteScheduler") return noiseSchedule({ numTrainTimesteps: steps, predictionType: "flow_prediction" });
+  // what absence means in the two classes that were given the betas of Stable Diffusion
+  const latent = kind === "LCMScheduler" || kind === "HeunDiscreteScheduler";
   if (config.trained_betas != null) throw new ConfigError(source, "trained_betas", "null", "a table");
-  const number = (name: string, fallback: number): number => {
-    const value = config[name] ?? fallback;
-    if (typeof value !== "number") throw new ConfigError(source, name, "a number", value);
-    return value;
-  };
   return noiseSchedule({
-    numTrainTimesteps: number("num_train_timesteps", 1000),
-    betaStart: number("beta_start", 0.0001),
-    betaEnd: number("beta_end", 0.02),
-    betaSchedule,
-    predictionType,
+    numTrainTimesteps: steps,
+    betaStart: number(config, source, "beta_start", latent ? 0.00085 : 0.0001),
+    betaEnd: number(config, source, "beta_end", latent ? 0.012 : 0.02),
+    betaSchedule: field(config, source, "beta_schedule", kind === "LCMScheduler" ? "scaled_linear" : "linear", [
+      "linear",
+      "scaled_linear",
+      "squaredcos_cap_v2",
+    ]),
+    predictionType: field(config, source, "prediction_type", "epsilon", ["epsilon", "v_prediction", "sample", "flow_prediction"]),
     rescaleBetasZeroSnr: config.rescale_betas_zero_snr === true,
   });
 }
@@ -93,7 +93,13 @@ export function snr(schedule: NoiseSchedule, t: number): number {
   return a / (1 - a);
 }
 
-function field<T extends string>(config: Readonly<Record<string, unknown>>, source: string, name: string, fallback: T, allowed: readonly T[]): T {
+function number(config: Readonly<Record<string, unknown>>, source: string, name: string, fallback: number): number {
+  const value = config[name] ?? fallback;
+  if (typeof value !== "number") throw new ConfigError(source, name, "a number", value);
+  return value;
+}
+
+function field<const T extends string>(config: Readonly<Record<string, unknown>>, source: string, name: string, fallback: T, allowed: readonly T[]): T {
   const value = config[name] ?? fallback;
   if (!allowed.includes(value as T)) throw new ConfigError(source, name, `one of ${allowed.join(", ")}`, value);
   return value as T;

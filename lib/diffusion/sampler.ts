@@ -1,25 +1,19 @@
-/** Sampling: one compiled program per batch size runs any scheduler for any number of steps. The scheduler's coefficients are scalars of the program, written
- *  before every run; classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598) doubles the batch inside. */
+/** Sampling: one compiled program per batch size and set of terms runs any scheduler for any number of steps. The scheduler's coefficients are scalars of the
+ *  program, written before every run; classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598) doubles the batch inside. */
 
 import { ConfigError } from "../errors.js";
 import { compileGraph } from "../graph/compile.js";
-import { add, maximum, minimum, mul, scale, sub } from "../graph/ops/elementwise.js";
-import { input } from "../graph/ops/leaf.js";
-import { randomNormal } from "../graph/ops/random.js";
-import { broadcast } from "../graph/ops/reduce.js";
-import { concat, slice } from "../graph/ops/shape.js";
-import { scalar } from "../graph/scalars.js";
 import type { Executable, Session } from "../graph/session.js";
-import { buildGraph, type Tensor } from "../graph/tensor.js";
+import type { Graph } from "../graph/tensor.js";
 import type { LoraAdapter } from "../nn/lora.js";
 import { type ParameterStore, Params } from "../nn/params.js";
-import type { Scheduler, SchedulerStep } from "../schedulers/scheduler.js";
-import type { HostTensor } from "../util/host-tensor.js";
+import type { Level, Scheduler, SchedulerStep } from "../schedulers/scheduler.js";
+import { type HostTensor, hostTensor, toOutside } from "../util/host-tensor.js";
 import type { Denoiser } from "./denoiser.js";
 import type { NoiseSchedule } from "./noise-schedule.js";
-
-/** Philox streams of sampling, apart from those of training. */
-const streams = { start: 16, step: 17 } as const;
+import { memoryIndex, type PlanTerms, termsOf } from "./plan-terms.js";
+import { blend, mix, type PreparedSample, prepareSample, stackSamples } from "./sample-options.js";
+import { memoryRead, noiseGraph, type StepVariant, stepGraph, stepScalars, streams } from "./sampler-graphs.js";
 
 export interface SamplerOptions {
   readonly session: Session;
@@ -35,20 +29,38 @@ export interface SampleOptions {
   readonly steps: number;
   /** Condition tensors of the batch, by the denoiser's names; the leading dimension is the batch. */
   readonly condition: Readonly<Record<string, HostTensor>>;
-  /** Condition of the unconditional half; needed where guidanceScale is not 1. */
+  /** Condition of the unconditional half, of the same batch or of one for all; needed where guidanceScale is not 1. */
   readonly uncondition?: Readonly<Record<string, HostTensor>>;
   /** prediction = uncond + guidanceScale (cond - uncond); 1 runs the conditional half alone. */
   readonly guidanceScale?: number;
+  /** Brings the spread of a guided prediction back to that of the conditional one, in [0, 1]; 0.7 against the overexposure of high guidance.
+   *  Lin et al. 2023, arXiv:2305.08891, section 3.4. */
+  readonly guidanceRescale?: number;
+  /** Noise levels, noise / signal, between which guidance applies; outside the conditional half runs alone. Kynkäänniemi et al. 2024, arXiv:2404.07724. */
+  readonly guidanceInterval?: readonly [number, number];
   /** Same seed, same device, same pictures. Sample i of a batch draws what sample i + sampleOffset of the whole set draws. */
-  readonly seed: number;
+  readonly seed?: number;
   readonly sampleOffset?: number;
+  /** In place of `seed`, one for each sample: sample i draws what it draws alone with `seed: seeds[i]`. */
+  readonly seeds?: readonly number[];
+  /** Standard normal noise [B, C, H, W] to begin with, in place of what the seed draws. */
+  readonly latents?: HostTensor;
+  /** Clean latents [B, C, H, W] to begin with, noised to the level of the first step; batch 1 stands for all. */
+  readonly init?: HostTensor;
+  /** The share of the steps that `init` is taken through, in (0, 1]: the last floor(steps * strength) of them. 1 by default. */
+  readonly strength?: number;
+  /** [B, 1, H, W] in [0, 1], for `init`: where it is 0 the result is `init`; every step begins with the noised original there. With strength 1 a run begins with
+   *  noise alone. Batch 1 stands for all. */
+  readonly mask?: HostTensor;
+  /** [B, E, H, W], joined to what the model sees after the sample's channels: mask and masked original for an inpainting model. Batch 1 stands for all. */
+  readonly extraChannels?: HostTensor;
+  /** Stops within a step; rejects with signal.reason. */
   readonly signal?: AbortSignal;
-  onStep?(step: number, steps: number): void;
+  /** After each evaluation of the model: how many of `steps` are done, and the current estimate of the clean samples [B, C, H, W]. */
+  onStep?(step: number, steps: number, clean: () => HostTensor): void;
 }
 
-const slots = ["denoisedSample", "denoisedOutput", "clip", "state", "denoised", "output", "noise"] as const;
-
-/** Samples from a denoiser. Programs are compiled once per (batch, guided) and kept for the session's life. */
+/** Samples from a denoiser. Programs are compiled once per (batch, guided, terms) and kept for the session's life. */
 export class Sampler {
   readonly #options: Required<Omit<SamplerOptions, "adapter">> & Pick<SamplerOptions, "adapter">;
   readonly #programs = new Map<string, Executable>();
@@ -57,96 +69,107 @@ export class Sampler {
     this.#options = { dtype: "f32", ...options };
   }
 
-  /** Returns samples [B, C, H, W]. */
+  /** Returns samples [B, C, H, W].
+   *  @throws ConfigError, ShapeError for options that do not fit each other; what Session.run throws. */
   async sample(options: SampleOptions): Promise<HostTensor> {
-    const { scheduler, steps, condition, uncondition, guidanceScale = 1, seed, sampleOffset = 0, signal, onStep } = options;
-    const guided = guidanceScale !== 1;
-    if (guided && !uncondition) throw new ConfigError("Sampler.sample", "uncondition", "given where guidanceScale is not 1", uncondition);
-    const batch = batchOf(condition);
-    const plan = scheduler(this.#options.schedule, steps);
-    const inputs = guided ? { ...condition, ...prefixed("uncond/", uncondition!) } : { ...condition };
-    const run = { session: this.#options.session, random: { seed, sampleOffset }, signal };
-    let x = (await run.session.run(this.#program("start", batch, guided), { scalars: { ...run.random, step: 0 } }, signal ? { signal } : {})).x!;
+    const { denoiser, dtype, schedule } = this.#options;
+    const prepared = prepareSample(options, denoiser.sampleShape, dtype);
+    const plan = options.scheduler(schedule, options.steps, prepared.skip);
+    const terms = termsOf(plan);
+    const startNoise = prepared.noise ?? (await this.#noise(options, prepared, streams.start, 0));
+    let x = begin(prepared, plan[0]!, startNoise),
+      memory: HostTensor[] = [];
     for (const [i, step] of plan.entries()) {
-      const scalars = { ...run.random, step: i + 1, timestep: step.timestep, guidanceScale, ...coefficients(step) };
-      const used = guided ? scalars : without(scalars, "guidanceScale");
-      x = (await run.session.run(this.#program("step", batch, guided), { inputs: { ...inputs, x }, scalars: used }, signal ? { signal } : {})).x!;
-      onStep?.(i + 1, plan.length);
+      const out = await this.#step(options, prepared, { step, terms, number: prepared.skip + i + 1, x, memory });
+      memory = remembered(step, x, memory, out);
+      x = prepared.mask ? keepOriginal(prepared, out.x!, startNoise, plan[i + 1]?.level) : out.x!;
+      options.onStep?.(i + 1, plan.length, () => toOutside(out.denoised!, "bchw"));
     }
-    return x;
+    return toOutside(x, "bchw");
   }
 
-  #program(kind: "start" | "step", batch: number, guided: boolean): Executable {
-    const key = `${kind}/${batch}/${guided}`;
+  async #step(
+    options: SampleOptions,
+    prepared: PreparedSample,
+    { step, terms, number, x, memory }: { step: SchedulerStep; terms: PlanTerms; number: number; x: HostTensor; memory: readonly HostTensor[] },
+  ): Promise<Record<string, HostTensor>> {
+    const { guidanceScale = 1, guidanceRescale = 0, signal } = options,
+      { batch, condition, uncondition, extra } = prepared;
+    const guided = uncondition !== undefined && guides(options.guidanceInterval, step.level);
+    const variant = { batch, guided, rescaled: guided && guidanceRescale !== 0, extraChannels: extra?.shape[3] ?? 0, terms };
+    const zeros = (): HostTensor => hostTensor(this.#options.dtype, x.shape);
+    const inputs: Record<string, HostTensor> = { ...condition, ...(guided && uncondition), ...(extra && { extra }), x };
+    for (let k = 0; k < memoryRead(terms); k++) if (isRead(terms, k)) inputs[`memory${k}`] = memory[k] ?? zeros();
+    if (usesNoise(terms)) inputs.noise = drawsNoise(step) ? await this.#noise(options, prepared, streams.step, number) : zeros();
+    const scalars = { ...stepScalars(step, terms), guidanceScale, guidanceRescale };
+    return this.#options.session.run(this.#stepProgram(variant), { inputs, scalars }, signal ? { signal } : {});
+  }
+
+  /** Standard normal noise [B, H, W, C] of a step: drawn for the whole batch from one seed, or for each sample alone from its own. */
+  async #noise({ seed = 0, sampleOffset = 0, seeds, signal }: SampleOptions, { shape }: PreparedSample, stream: number, step: number): Promise<HostTensor> {
+    const draw = async (count: number, from: number, offset: number): Promise<HostTensor> => {
+      const drawn = [count, ...shape.slice(1)];
+      const program = this.#program(`noise/${stream}/${drawn}`, () => noiseGraph(drawn, stream, this.#options.dtype));
+      const scalars = { seed: from, step, sampleOffset: offset };
+      return (await this.#options.session.run(program, { scalars }, signal ? { signal } : {})).noise!;
+    };
+    if (!seeds) return draw(shape[0]!, seed, sampleOffset);
+    const each: HostTensor[] = [];
+    for (const own of seeds) each.push(await draw(1, own, 0));
+    return stackSamples(each);
+  }
+
+  #stepProgram(variant: StepVariant): Executable {
+    const { denoiser, store, adapter, dtype } = this.#options;
+    return this.#program(`step/${JSON.stringify(variant)}`, () =>
+      stepGraph({ denoiser, dtype, params: new Params(store, adapter ? { adapter } : {}) }, variant),
+    );
+  }
+
+  #program(key: string, graph: () => Graph): Executable {
     let executable = this.#programs.get(key);
     if (!executable) {
-      const graph = kind === "start" ? this.#startGraph(batch) : this.#stepGraph(batch, guided);
-      executable = this.#options.session.compile(compileGraph(graph, { name: `sample/${key}`, target: this.#options.session.target }));
+      executable = this.#options.session.compile(compileGraph(graph(), { name: `sample/${key}`, target: this.#options.session.target }));
       this.#programs.set(key, executable);
     }
     return executable;
   }
-
-  #startGraph(batch: number) {
-    const { denoiser, dtype } = this.#options;
-    return buildGraph(graph => graph.output("x", randomNormal([batch, ...denoiser.sampleShape], { stream: streams.start, dtype }), "bchw"));
-  }
-
-  #stepGraph(batch: number, guided: boolean) {
-    const { denoiser, dtype } = this.#options;
-    return buildGraph(graph => {
-      const [denoisedSample, denoisedOutput, clip, state, denoised, output, noise] = slots.map(name => scalar(name, dtype)) as Coefficients;
-      const x = input("x", { dtype, shape: [batch, ...denoiser.sampleShape] }, "bchw");
-      const prediction = this.#predict(x, batch, guided);
-      const free = add(mul(x, denoisedSample), mul(prediction, denoisedOutput));
-      const clean = maximum(minimum(free, clip), scale(clip, -1));
-      const mix = add(add(mul(x, state), mul(clean, denoised)), mul(prediction, output));
-      const drawn = randomNormal(x.shape, { stream: streams.step, dtype });
-      graph.output("x", add(mix, mul(drawn, noise)), "bchw");
-    });
-  }
-
-  #predict(x: Tensor, batch: number, guided: boolean): Tensor {
-    const { denoiser, store, adapter, dtype } = this.#options;
-    const params = new Params(store, adapter ? { adapter } : {});
-    const timestep = (n: number): Tensor => broadcast(scalar("timestep", dtype), [n]);
-    const condition = denoiser.condition(batch);
-    if (!guided) return denoiser.predict(x, timestep(batch), condition, params);
-    const both: Record<string, Tensor> = {};
-    for (const [name, t] of Object.entries(condition)) both[name] = concat([input(`uncond/${name}`, { dtype: t.dtype, shape: t.shape }), t], 0);
-    const predicted = denoiser.predict(concat([x, x], 0), timestep(2 * batch), both, params);
-    const half = (start: number): Tensor => slice(predicted, { axis: 0, start, length: batch });
-    const [uncond, cond] = [half(0), half(batch)];
-    return add(uncond, mul(sub(cond, uncond), scalar("guidanceScale", dtype)));
-  }
 }
 
-type Coefficients = [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
-
-function coefficients({ denoised, clip, update }: SchedulerStep): Record<(typeof slots)[number], number> {
-  return {
-    denoisedSample: denoised.sample,
-    denoisedOutput: denoised.output,
-    clip: clip ?? 3e38,
-    state: update.state,
-    denoised: update.denoised,
-    output: update.output,
-    noise: update.noise,
-  };
+/** x before the first step: noise, or the original noised to where the run begins. */
+function begin({ init, pureNoise }: PreparedSample, { level, start = 1 }: SchedulerStep, noise: HostTensor): HostTensor {
+  return init && !pureNoise ? mix(init, level.signal, noise, level.noise) : mix(noise, start, noise, 0);
 }
 
-function batchOf(condition: SampleOptions["condition"]): number {
-  const sizes = new Set(Object.values(condition).map(t => t.shape[0]));
-  const [size] = sizes;
-  if (sizes.size !== 1 || size === undefined) throw new ConfigError("Sampler.sample", "condition", "tensors of one batch size", [...sizes]);
-  return size;
+/** The original, noised to the level of the next step (clean after the last), where the mask is 0. */
+function keepOriginal({ init, mask }: PreparedSample, x: HostTensor, noise: HostTensor, level: Level = { signal: 1, noise: 0 }): HostTensor {
+  return blend(x, mix(init!, level.signal, noise, level.noise), mask!);
 }
 
-function prefixed<T>(prefix: string, record: Readonly<Record<string, T>>): Record<string, T> {
-  return Object.fromEntries(Object.entries(record).map(([name, value]) => [prefix + name, value]));
+function remembered({ remember = [] }: SchedulerStep, x: HostTensor, memory: readonly HostTensor[], out: Readonly<Record<string, HostTensor>>): HostTensor[] {
+  let saved = 0;
+  return remember.map(r => {
+    if (r === "state") return x;
+    if (r === "denoised") return out.denoised!;
+    if (typeof r !== "number") return out[`saved${saved++}`]!;
+    const kept = memory[r];
+    if (!kept) throw new ConfigError("Sampler.sample", "scheduler", "one that remembers what there is", `entry ${r} of ${memory.length}`);
+    return kept;
+  });
 }
 
-function without(record: Record<string, number>, name: string): Record<string, number> {
-  const { [name]: _, ...rest } = record;
-  return rest;
+function guides(interval: readonly [number, number] | undefined, { signal, noise }: Level): boolean {
+  return !interval || (noise >= interval[0] * signal && noise <= interval[1] * signal);
+}
+
+function isRead({ update, saved }: PlanTerms, k: number): boolean {
+  return [...update, ...saved.flat()].some(term => memoryIndex(term) === k);
+}
+
+function usesNoise({ update, saved }: PlanTerms): boolean {
+  return update.includes("noise") || saved.some(used => used.includes("noise"));
+}
+
+function drawsNoise({ update, remember = [] }: SchedulerStep): boolean {
+  return [update, ...remember].some(c => typeof c === "object" && (c.noise ?? 0) !== 0);
 }

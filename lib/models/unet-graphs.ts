@@ -1,12 +1,10 @@
 /** The two graphs that a UNet handle runs: its forward pass, and the gradients of sum(output * cotangent). */
 
-import { vjp } from "../graph/grad.js";
-import { mul } from "../graph/ops/elementwise.js";
 import { input } from "../graph/ops/leaf.js";
-import { sum } from "../graph/ops/reduce.js";
 import { buildGraph, type Graph, type NamedTensor, type Tensor, typed } from "../graph/tensor.js";
 import type { Params } from "../nn/params.js";
 import { type HostTensor, hostTensor } from "../util/host-tensor.js";
+import { addGradients } from "./gradients.js";
 import { type UNetInputs, type UNetOptions, unet } from "./unet.js";
 import type { UNetConfig } from "./unet-config.js";
 
@@ -28,22 +26,12 @@ export function forwardGraph(config: UNetConfig, params: Params, shapes: UNetHos
   return buildGraph(graph => void buildForward(graph, config, params, shapes, recompute));
 }
 
-/** Prefixes of the outputs that are gradients; the name of an input or of a parameter follows. */
-export const gradientNames = { input: "d input ", parameter: "d parameter " } as const;
-
 /** Besides "output": "loss", and gradients of inputs and parameters, each shaped and laid out like what it belongs to. One more input, "cotangent". */
 export function gradientGraph(config: UNetConfig, params: Params, shapes: UNetHostInputs, recompute: Recompute): Graph {
   return buildGraph(graph => {
     const { inputs, output } = buildForward(graph, config, params, shapes, recompute);
-    const cotangent = input("cotangent", typed(output.dtype, ...output.shape), "bchw");
-    graph.output("loss", sum(mul(output, cotangent)));
-    const wanted = [...differentiableInputs(inputs), ...parametersOf(params)];
-    const grads = vjp(
-      [output],
-      [cotangent],
-      wanted.map(w => w.tensor),
-    );
-    for (const [i, { name, layout }] of wanted.entries()) graph.output(name, grads[i]!, layout);
+    const stores = [params.store, ...(params.adapter ? [params.adapter.store] : [])];
+    addGradients({ outputs: [{ name: "cotangent", tensor: output, layout: "bchw" }], inputs: differentiableInputs(inputs), stores });
   });
 }
 
@@ -73,13 +61,7 @@ function declareInputs({ sample, encoderHiddenStates, addedText }: UNetHostInput
 }
 
 function differentiableInputs({ sample, encoderHiddenStates, addedText }: UNetInputs): NamedTensor[] {
-  const named = (name: string, tensor: Tensor, layout: NamedTensor["layout"] = "plain"): NamedTensor => ({ name: gradientNames.input + name, tensor, layout });
+  const named = (name: string, tensor: Tensor, layout: NamedTensor["layout"] = "plain"): NamedTensor => ({ name, tensor, layout });
   const always = [named("sample", sample, "bchw"), named("encoderHiddenStates", encoderHiddenStates)];
   return addedText ? [...always, named("textEmbeds", addedText.textEmbeds)] : always;
-}
-
-function parametersOf({ store, adapter }: Params): NamedTensor[] {
-  return [store, ...(adapter ? [adapter.store] : [])].flatMap(s =>
-    [...s.entries.values()].map(({ name, layout }) => ({ name: gradientNames.parameter + name, tensor: s.leaf(name), layout })),
-  );
 }

@@ -1,53 +1,31 @@
 /** A UNet with weights in a session: forward passes and gradients with host tensors in and out. Programs are compiled once per shape. */
 
-import { readFileSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
-import { writeSafetensors } from "../data/safetensors.js";
-import { readWeights } from "../data/weights.js";
-import type { Device } from "../device.js";
-import { ClosedError, ConfigError, DataError } from "../errors.js";
-import { compileGraph } from "../graph/compile.js";
+import { ConfigError } from "../errors.js";
 import type { Executable, Session } from "../graph/session.js";
 import { initialise, initialStreams, reserve } from "../nn/init.js";
 import type { LoraAdapter, LoraOptions } from "../nn/lora.js";
-import { type ModelDType, type ParameterStore, Params } from "../nn/params.js";
-import { writeAtomically, writeFully } from "../util/atomic-file.js";
+import { type ParameterStore, Params } from "../nn/params.js";
 import type { HostDType, HostTensor } from "../util/host-tensor.js";
-import { parseStrictJson } from "../util/strict-json.js";
-import { type LoadControl, loadWeights, matchWeights, storedWeights } from "./load.js";
+import { gradientsOf, type ModelGradients } from "./gradients.js";
+import { type LoadControl, loadWeights, storedWeights } from "./load.js";
 import { readLora, writeLora } from "./lora-file.js";
+import { checkDType, type ModelCreateOptions, ModelHandle, type ModelLoadOptions, readConfig } from "./model-handle.js";
 import type { UNetOptions } from "./unet.js";
 import { parseUNetConfig, type UNetConfig } from "./unet-config.js";
-import { feedOf, forwardGraph, gradientGraph, gradientNames, type UNetHostInputs } from "./unet-graphs.js";
+import { feedOf, forwardGraph, gradientGraph, type UNetHostInputs } from "./unet-graphs.js";
 import { adaptUNet, declareUNet } from "./unet-parameters.js";
 
 /** Base name of the weights of every diffusers model folder. */
 const baseName = "diffusion_pytorch_model";
 
-export interface UNetLoadOptions extends LoadControl {
-  readonly device: Device;
-  /** Dtype of arithmetic, whatever the files hold: "f32" by default. "bf16" needs a GPU; predictions, gradients and whatever is trained stay f32. */
-  readonly dtype?: ModelDType;
-  /** Whether the weights themselves may be trained (default true). Frozen, a model of "bf16" takes 2 bytes a weight rather than 6: enough for
-   *  generating and for training an adapter. */
-  readonly trainable?: boolean;
-  /** "fp16" reads `diffusion_pytorch_model.fp16.safetensors`. */
-  readonly variant?: string;
-}
+/** `trainable` is true by default; frozen is enough for generating and for training an adapter. Predictions, gradients and whatever is trained are f32. */
+export type UNetLoadOptions = ModelLoadOptions;
+export type UNetCreateOptions = ModelCreateOptions;
 
-export interface UNetCreateOptions extends Omit<UNetLoadOptions, "variant" | keyof LoadControl> {
-  /** A whole number; the same seed gives the same weights on every backend. */
-  readonly seed: number;
-}
-
-export interface UNetGradients {
-  /** sum(output * cotangent). */
-  readonly loss: number;
+/** Gradients of an adapter's parameters stand under `<module>.lora.down.weight` and `.up.weight`. */
+export interface UNetGradients extends Omit<ModelGradients, "inputGrads"> {
   /** [B, outChannels, H, W]. */
   readonly output: HostTensor;
-  /** d loss / d parameter by checkpoint name, in checkpoint order; an adapter's under `<module>.lora.down.weight` and `.up.weight`. */
-  readonly grads: Readonly<Record<string, HostTensor>>;
   readonly inputGrads: { readonly sample: HostTensor; readonly encoderHiddenStates: HostTensor; readonly textEmbeds?: HostTensor };
 }
 
@@ -56,51 +34,41 @@ export interface RunOptions extends UNetOptions {
 }
 
 export class UNet implements AsyncDisposable {
-  readonly #programs = new Map<string, Executable>();
+  readonly #handle: ModelHandle;
   #adapter: LoraAdapter | undefined;
   #adapting = false;
-  #closed = false;
 
   private constructor(
     readonly config: UNetConfig,
-    readonly store: ParameterStore,
-    readonly session: Session,
-  ) {}
+    handle: ModelHandle,
+  ) {
+    this.#handle = handle;
+  }
 
   /** Loads a diffusers folder: config.json and safetensors, whole, variant or sharded. Config and weights are checked before memory is taken.
    *  Throws DataError, ConfigError (unsupported fields), WeightsError (missing, unexpected, mismatched), the signal's reason. */
-  static async load(folder: string, { device, dtype = "f32", trainable = true, variant, signal, onProgress }: UNetLoadOptions): Promise<UNet> {
+  static async load(folder: string, options: UNetLoadOptions): Promise<UNet> {
+    const { device, dtype = "f32", trainable = true, signal } = options;
     checkDType("UNet.load", dtype, device);
     signal?.throwIfAborted();
     const config = readUNetConfig(folder);
-    const store = declareUNet(config, dtype, { trainable });
-    const file = readWeights(folder, baseName, variant);
-    try {
-      matchWeights(store, file);
-      return await UNet.#open(config, store, device, session => loadWeights(session, store, file, { signal, onProgress }));
-    } finally {
-      file.close();
-    }
+    return new UNet(config, await ModelHandle.load("UNet", declareUNet(config, dtype, { trainable }), { folder, baseName }, options));
   }
 
   /** A model with random weights: `config` is what config.json would hold. */
-  static async create(config: unknown, { device, dtype = "f32", trainable = true, seed }: UNetCreateOptions): Promise<UNet> {
+  static async create(config: unknown, options: UNetCreateOptions): Promise<UNet> {
+    const { device, dtype = "f32", trainable = true } = options;
     checkDType("UNet.create", dtype, device);
     const parsed = parseUNetConfig(config, "UNet.create");
-    const store = declareUNet(parsed, dtype, { trainable });
-    return UNet.#open(parsed, store, device, session => initialise(session, store, { seed, stream: initialStreams.model }));
+    return new UNet(parsed, await ModelHandle.create("UNet", declareUNet(parsed, dtype, { trainable }), options));
   }
 
-  static async #open(config: UNetConfig, store: ParameterStore, device: Device, fill: (session: Session) => void | Promise<void>): Promise<UNet> {
-    const session = device.openSession();
-    try {
-      reserve(session, store);
-      await fill(session);
-      return new UNet(config, store, session);
-    } catch (error) {
-      await session.close();
-      throw error;
-    }
+  get store(): ParameterStore {
+    return this.#handle.store;
+  }
+
+  get session(): Session {
+    return this.#handle.session;
   }
 
   get adapter(): LoraAdapter | undefined {
@@ -115,7 +83,7 @@ export class UNet implements AsyncDisposable {
   /** The prediction [B, outChannels, H, W] for latents [B, inChannels, H, W]. */
   async forward(inputs: UNetHostInputs, { signal, recompute }: RunOptions = {}): Promise<HostTensor> {
     const executable = this.#executable("forward", inputs, recompute);
-    const { output } = await this.session.run(executable, { inputs: feedOf(inputs) }, signal ? { signal } : {});
+    const { output } = await this.#handle.run(executable, { inputs: feedOf(inputs) }, signal);
     return output!;
   }
 
@@ -125,9 +93,8 @@ export class UNet implements AsyncDisposable {
     { signal, recompute }: RunOptions = {},
   ): Promise<UNetGradients> {
     const executable = this.#executable("gradients", inputs, recompute);
-    const results = await this.session.run(executable, { inputs: { ...feedOf(inputs), cotangent } }, signal ? { signal } : {});
-    const inputGrads = withPrefix(results, gradientNames.input) as unknown as UNetGradients["inputGrads"];
-    return { loss: Number(results.loss!.data[0]), output: results.output!, grads: withPrefix(results, gradientNames.parameter), inputGrads };
+    const results = await this.#handle.run(executable, { inputs: { ...feedOf(inputs), cotangent } }, signal);
+    return { ...(gradientsOf(results) as ModelGradients & Pick<UNetGradients, "inputGrads">), output: results.output! };
   }
 
   /** Puts a fresh adapter on the model: random A, zero B, so that the output stays what it was. */
@@ -155,7 +122,7 @@ export class UNet implements AsyncDisposable {
   }
 
   async #adapt(options: LoraOptions, fill: (store: ParameterStore) => void | Promise<void>): Promise<void> {
-    this.#checkOpen();
+    this.#handle.checkOpen();
     if (this.#adapter || this.#adapting) throw new ConfigError("UNet", "the model", "one without an adapter", "one that has an adapter");
     const adapter = adaptUNet(this.config, this.store, options);
     this.#adapting = true; // two at once would fill the same arena
@@ -165,25 +132,18 @@ export class UNet implements AsyncDisposable {
     } finally {
       this.#adapting = false;
     }
-    this.#programs.clear();
+    this.#handle.forgetPrograms();
     this.#adapter = adapter;
   }
 
   /** Writes config.json and the weights, as diffusers' save_pretrained does. `dtype` is that of the file, by default what the weights are kept in. */
-  async save(folder: string, { dtype }: { readonly dtype?: HostDType } = {}): Promise<void> {
-    this.#checkOpen();
-    await mkdir(folder, { recursive: true });
-    await writeSafetensors(join(folder, `${baseName}.safetensors`), storedWeights(this.session, this.store, dtype), { format: "pt" });
-    const json = `${JSON.stringify({ _class_name: "UNet2DConditionModel", ...this.config.json }, null, 2)}\n`;
-    await writeAtomically(join(folder, "config.json"), file => writeFully(file, new TextEncoder().encode(json)));
+  save(folder: string, { dtype }: { readonly dtype?: HostDType } = {}): Promise<void> {
+    return this.#handle.save({ folder, baseName }, { _class_name: "UNet2DConditionModel", ...this.config.json }, dtype);
   }
 
   /** Frees the session and all it holds. Calls after it throw ClosedError. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#programs.clear();
-    await this.session.close();
+  close(): Promise<void> {
+    return this.#handle.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -191,45 +151,18 @@ export class UNet implements AsyncDisposable {
   }
 
   #executable(kind: "forward" | "gradients", inputs: UNetHostInputs, recompute: UNetOptions["recompute"] = "none"): Executable {
-    this.#checkOpen();
+    this.#handle.checkOpen();
     const { sample, encoderHiddenStates, addedText } = inputs;
     const [, channels] = sample.shape;
     if (sample.shape.length !== 4 || channels !== this.config.inChannels)
       throw new ConfigError(`UNet.${kind}`, "sample", `[B, ${this.config.inChannels}, H, W]`, sample.shape);
-    const key = JSON.stringify([kind, recompute, sample.shape, encoderHiddenStates.shape, addedText?.textEmbeds.shape, addedText?.timeIds.shape]);
-    const known = this.#programs.get(key);
-    if (known) return known;
-    const graph = (kind === "forward" ? forwardGraph : gradientGraph)(this.config, this.params, inputs, recompute);
-    const arenas = { ...this.store.arenas, ...this.#adapter?.store.arenas };
-    const executable = this.session.compile(compileGraph(graph, { name: `unet ${kind}`, arenas, target: this.session.target }));
-    this.#programs.set(key, executable);
-    return executable;
-  }
-
-  #checkOpen(): void {
-    if (this.#closed) throw new ClosedError("UNet");
+    const key = [kind, recompute, sample.shape, encoderHiddenStates.shape, addedText?.textEmbeds.shape, addedText?.timeIds.shape];
+    const build = kind === "forward" ? forwardGraph : gradientGraph;
+    return this.#handle.program(key, () => build(this.config, this.params, inputs, recompute), { ...this.store.arenas, ...this.#adapter?.store.arenas });
   }
 }
 
 /** The config of a diffusers UNet folder. Throws DataError or ConfigError. */
 export function readUNetConfig(folder: string): UNetConfig {
-  const path = join(folder, "config.json");
-  let bytes: Uint8Array;
-  try {
-    bytes = readFileSync(path);
-  } catch (cause) {
-    throw new DataError(path, `expected a readable file, received ${(cause as NodeJS.ErrnoException).code}`, {}, { cause });
-  }
-  return parseUNetConfig(parseStrictJson(bytes, path), path);
-}
-
-/** The entries whose names begin with `prefix`, without it. */
-function withPrefix<T>(record: Readonly<Record<string, T>>, prefix: string): Record<string, T> {
-  const own = Object.entries(record).filter(([name]) => name.startsWith(prefix));
-  return Object.fromEntries(own.map(([name, value]) => [name.slice(prefix.length), value]));
-}
-
-function checkDType(subject: string, dtype: ModelDType, { kind }: Device): void {
-  const possible: readonly ModelDType[] = kind === "cpu" ? ["f32", "f64"] : ["f32", "bf16"];
-  if (!possible.includes(dtype)) throw new ConfigError(subject, "dtype", `${possible.map(d => `"${d}"`).join(" or ")} on a ${kind} device`, dtype);
+  return readConfig(folder, parseUNetConfig);
 }

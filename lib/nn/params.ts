@@ -25,7 +25,7 @@ export interface ParameterEntry {
   readonly init: Init;
   /** First element, counted in elements: the same in every mirror, whatever its dtype. */
   readonly start: number;
-  /** What it is kept in: the store's dtype, or f32 for a vector of a frozen store that computes in bf16. */
+  /** What it is kept in: the store's dtype, or f32 for a vector or single number of a frozen store that computes in bf16. */
   readonly dtype: DType;
   /** First byte in the arena of this store. */
   readonly offset: number;
@@ -124,7 +124,7 @@ export class ParameterStore {
   }
 
   #add({ name, shape, layout, init }: Pick<ParameterEntry, "name" | "shape" | "layout" | "init">): void {
-    const dtype = this.compute && shape.length === 1 ? wide(this.dtype) : this.dtype;
+    const dtype = this.compute && shape.length <= 1 ? wide(this.dtype) : this.dtype;
     const elements = Math.ceil(numel(shape) / alignment) * alignment;
     this.#entries.set(name, { name, shape, layout, init, start: this.#elements, dtype, offset: this.#bytes });
     this.#elements += elements;
@@ -134,7 +134,7 @@ export class ParameterStore {
   /** A declared parameter as models read it; one graph has one leaf per parameter. */
   leaf(name: string): Tensor {
     const { shape, start } = this.#entry(name);
-    if (!this.#rounded || shape.length === 1) return this.kept(name);
+    if (!this.#rounded || shape.length <= 1) return this.kept(name);
     return this.#leafOf({ arena: this.#rounded, name, dtype: "bf16", shape, offset: start * dtypeBytes.bf16 });
   }
 

@@ -3,7 +3,7 @@
 
 import type { Condition, Denoiser } from "../diffusion/denoiser.js";
 import type { NoiseSchedule } from "../diffusion/noise-schedule.js";
-import { addNoise, drawNoise, type NoiseDraw, shareInPair, streams } from "../diffusion/noising.js";
+import { addNoise, drawTimesteps, type NoiseDraw, type Noised, noisePairs, shareInPair, streams } from "../diffusion/noising.js";
 import { ConfigError } from "../errors.js";
 import { grad } from "../graph/grad.js";
 import { add, cast, div, greater, minimum, mul, scale, select, shift, sqrt, sub } from "../graph/ops/elementwise.js";
@@ -66,14 +66,13 @@ export function microGraph(options: MicroOptions): Graph {
 
 /** Noised samples (winners first, then losers) and the prediction of any parameters on them, or on copies of them one after the other. */
 function denoising(options: Pick<MicroOptions, "denoiser" | "objective" | "schedule" | "policy" | "batch" | "noise" | "conditionDropout">) {
-  const { denoiser, schedule, batch } = options;
+  const { denoiser, batch } = options;
   const dtype = sampleDtype(options.policy.store);
   const shape = [batch, ...denoiser.sampleShape];
   const paired = options.objective.batch === "pair";
   const winners = input("winners", { dtype, shape }, "bchw");
-  const clean = paired ? concat([winners, input("losers", { dtype, shape }, "bchw")], 0) : winners;
-  const draw = options.noise === "drawn" ? drawNoise(schedule, batch, denoiser.sampleShape, dtype) : givenNoise(shape, dtype);
-  const noised = addNoise(schedule, clean, paired ? shareInPair(draw) : draw);
+  const losers = paired ? input("losers", { dtype, shape }, "bchw") : undefined;
+  const noised = noisedBatch(options, winners, losers);
   const kept = dropped(denoiser, denoiser.condition(batch), batch, options.conditionDropout);
   const condition = paired ? mapValues(kept, t => repeated(t, 2)) : kept;
   const predict = (params: Params, copies: number): Tensor =>
@@ -84,6 +83,14 @@ function denoising(options: Pick<MicroOptions, "denoiser" | "objective" | "sched
       params,
     );
   return { noised, predict };
+}
+
+/** One noise and timestep a pair, drawn or given. */
+function noisedBatch({ schedule, noise }: Pick<MicroOptions, "schedule" | "noise">, winners: Tensor, losers: Tensor | undefined): Noised {
+  const batch = winners.shape[0]!;
+  if (noise === "drawn") return noisePairs(schedule, { winners, ...(losers && { losers }), timestep: drawTimesteps(schedule, batch), stream: streams.noise });
+  const draw = givenNoise(winners.shape, winners.dtype === "f64" ? "f64" : "f32");
+  return losers ? addNoise(schedule, concat([winners, losers], 0), shareInPair(draw)) : addNoise(schedule, winners, draw);
 }
 
 /** A batch, several times one after the other. */

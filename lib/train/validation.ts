@@ -3,12 +3,10 @@
 
 import type { Denoiser } from "../diffusion/denoiser.js";
 import type { NoiseSchedule } from "../diffusion/noise-schedule.js";
-import { addNoise, shareInPair } from "../diffusion/noising.js";
+import { noisePairs } from "../diffusion/noising.js";
 import { ConfigError } from "../errors.js";
 import { input } from "../graph/ops/leaf.js";
 import { pairSums } from "../graph/ops/preference.js";
-import { randomNormal } from "../graph/ops/random.js";
-import { concat } from "../graph/ops/shape.js";
 import { buildGraph, type Graph, type Tensor } from "../graph/tensor.js";
 import type { Params } from "../nn/params.js";
 import { perSample } from "../objectives/objective.js";
@@ -47,9 +45,8 @@ export function validationGraph({ denoiser, schedule, policy, reference, batch }
   const dtype = sampleDtype(policy.store);
   const shape = [batch, ...denoiser.sampleShape];
   return buildGraph(graph => {
-    const clean = concat([input("winners", { dtype, shape }, "bchw"), input("losers", { dtype, shape }, "bchw")], 0);
-    const draw = { noise: randomNormal(shape, { stream: noiseStream, dtype }), timestep: input("timestep", { dtype: "i32", shape: [batch] }) };
-    const noised = addNoise(schedule, clean, shareInPair(draw));
+    const [winners, losers] = [input("winners", { dtype, shape }, "bchw"), input("losers", { dtype, shape }, "bchw")];
+    const noised = noisePairs(schedule, { winners, losers, timestep: input("timestep", { dtype: "i32", shape: [batch] }), stream: noiseStream });
     const condition = denoiser.condition(batch);
     const predict = (params: Params, copies: number): Tensor =>
       denoiser.predict(

@@ -255,12 +255,9 @@ double bytes_of(const Row& row) {
 /// Flop/s of a loop that never leaves the registers; 0 where the device has no such op.
 double ceiling(Bench& bench, const char* op, bool small) {
   if (!bench.device().has(op)) return 0;
-  const int64_t blocks = small ? 1 : bench.device().caps().multiprocessors * 8;
-  const double iterations = small ? 2 : 4096;
-  Row row{op, op, attrs({{"iterations", iterations}}), {}, {{kF, {blocks * 256}}}};
-  const double seconds = bench.time(row);
-  const double per_thread = std::string(op) == "fma_ceiling" ? iterations * 8 * 2 : iterations * 4 * 2 * 16 * 8 * 16 / 32;
-  return double(blocks) * 256 * per_thread / std::max(seconds, 1e-12);
+  const double blocks = small ? 1 : bench.device().caps().multiprocessors * 8, iterations = small ? 2 : 4096;
+  const double seconds = bench.time({op, op, attrs({{"tasks", blocks}, {"iterations", iterations}}), {}, {{kF, {1}}}});
+  return blocks * iterations * (std::string(op) == "fma_ceiling" ? 256 * 16 : 8 * 4 * 4096) / std::max(seconds, 1e-12);
 }
 
 int main(int argc, char** argv) {

@@ -61,7 +61,8 @@ inline std::vector<Program> read_programs(const std::string& path) {
   text << file.rdbuf();
   try {
     std::vector<Program> programs;
-    for (const Json& j : JsonReader(text.str()).read().at("programs").items) programs.push_back(to_program(j));
+    const Json steps = JsonReader(text.str()).read();  // named: a range-for keeps no temporary alive
+    for (const Json& j : steps.at("programs").items) programs.push_back(to_program(j));
     return programs;
   } catch (const std::exception& e) { throw std::runtime_error(path + ": " + e.what()); }
 }

@@ -10,7 +10,7 @@
 #include "tensor_map.h"
 
 #ifndef __CUDACC__
-#include "hopper_twin.h"
+#include "../simt/hopper.h"
 #endif
 
 namespace attune {
@@ -130,7 +130,7 @@ ATTUNE_DEVICE void load_box(void* to, const TensorMap* map, uint64_t* barrier, C
                  "r"(signal), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4]) : "memory");
   (void)at, (void)address, (void)signal;
 #else
-  twin::load_box(to, map, barrier, int(sizeof...(C)), {coordinates...}, __FILE__, __LINE__);
+  simt::load_box(to, map, barrier, {coordinates...}, __FILE__, __LINE__);
 #endif
 }
 
@@ -176,7 +176,7 @@ ATTUNE_DEVICE void wgmma_fence() { ATTUNE_PTX90("wgmma.fence.sync.aligned;" :: :
 ATTUNE_DEVICE void wgmma_commit(ATTUNE_HERE_ONLY) {
   ATTUNE_PTX90("wgmma.commit_group.sync.aligned;" :: : "memory");
 #ifndef __CUDACC__
-  twin::wgmma_commit(file_, line_);
+  simt::commit_multiplies(file_, line_);
 #endif
 }
 
@@ -185,7 +185,7 @@ template <int N>
 ATTUNE_DEVICE void wgmma_wait(ATTUNE_HERE_ONLY) {
   ATTUNE_PTX90("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 #ifndef __CUDACC__
-  twin::wgmma_wait(N, file_, line_);
+  simt::wait_multiplies(N, file_, line_);
 #endif
 }
 
@@ -263,11 +263,11 @@ template <int N>
 struct Wgmma {
   template <bool kMajorA, bool kMajorB>
   static void shared(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate ATTUNE_HERE) {
-    twin::wgmma_issue({d, N, a, b, nullptr, kMajorA, kMajorB, accumulate != 0} ATTUNE_HERE_ARGS);
+    simt::issue_multiply({d, N, a, b, nullptr, kMajorA, kMajorB, accumulate != 0} ATTUNE_HERE_ARGS);
   }
   template <bool kMajorB>
   static void registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int accumulate ATTUNE_HERE) {
-    twin::wgmma_issue({d, N, 0, b, a, false, kMajorB, accumulate != 0} ATTUNE_HERE_ARGS);
+    simt::issue_multiply({d, N, 0, b, a, false, kMajorB, accumulate != 0} ATTUNE_HERE_ARGS);
   }
 };
 #endif

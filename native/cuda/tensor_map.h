@@ -15,10 +15,13 @@ struct alignas(64) TensorMap {
 };
 
 /// How the 16-byte chunks of a box lie in shared memory: chunk c of the 128-byte line l goes to chunk c ^ (l mod 8) of that line, or fewer bits of it (see
-/// swizzled() in hopper.cuh). The innermost extent of a box is one span; a box starts at a multiple of 8 spans.
+/// swizzled()). The innermost extent of a box is one span; a box starts at a multiple of 8 spans.
 enum class Swizzle : uint32_t { none = 0, span32 = 1, span64 = 2, span128 = 3 };  // the driver's numbers
 
 constexpr int swizzle_span(Swizzle swizzle) { return swizzle == Swizzle::none ? 16 : 16 << int(swizzle); }
+
+/// Where a swizzled layout keeps the byte at an address of shared memory: bits 4.. are crossed with bits 7.., 3, 2 or 1 of them (cute's Swizzle<B, 4, 3>).
+constexpr uint32_t swizzled(uint32_t address, Swizzle swizzle) { return address ^ (((address >> 7) & ((1u << uint32_t(swizzle)) - 1)) << 4); }
 
 constexpr int kMapRank = 5;
 
@@ -33,6 +36,12 @@ struct TensorMapFields {
   uint32_t swizzle;               //       88..91   Swizzle
   uint32_t mark;                  //       92..95   kTensorMapMark
   uint64_t unused[4];             //       96..127
+
+  uint32_t box_bytes() const {
+    uint32_t bytes = element_bytes;
+    for (uint32_t i = 0; i < rank; i++) bytes *= box[i];
+    return bytes;
+  }
 };
 static_assert(sizeof(TensorMapFields) == sizeof(TensorMap), "the twins read a map in place");
 constexpr uint32_t kTensorMapMark = 0x70616d74;  // "tmap": anything else is no map

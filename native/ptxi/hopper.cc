@@ -112,11 +112,12 @@ void Hopper::load_box(const Instruction& i, int lane, uint64_t to, uint64_t map,
   for (uint32_t half = 0; half < 2; half++)
     std::memcpy(reinterpret_cast<unsigned char*>(&bulk.map) + 64 * half, x_.memory(i, lane, Space::generic, map + 64 * half, 64, Use::read), 64);
   const TensorMapFields& m = bulk.map;
-  if (m.mark != TensorMapFields::kMark) x_.fail(i, lane, "no tensor map at the address given");
+  if (m.mark != cuda::kTensorMapMark) x_.fail(i, lane, "no tensor map at the address given");
   if (m.rank != rank) x_.fail(i, lane, "coordinates for " + std::to_string(rank) + " dimensions, and a map of " + std::to_string(m.rank));
   const uint32_t bytes = m.box_bytes();
   const uint64_t room = uint64_t(x_.entry.static_shared + x_.start.shared_bytes);
-  if (to % (8 * m.span())) x_.fail(i, lane, "a box goes to shared byte " + std::to_string(to) + ", not a multiple of " + std::to_string(8 * m.span()));
+  const uint64_t unit = 8 * uint64_t(cuda::swizzle_span(cuda::Swizzle(m.swizzle)));
+  if (to % unit) x_.fail(i, lane, "a box goes to shared byte " + std::to_string(to) + ", not a multiple of " + std::to_string(unit));
   if (to + bytes > room)
     x_.fail(i, lane, "a box of " + std::to_string(bytes) + " bytes goes to shared byte " + std::to_string(to) + " of " + std::to_string(room));
   for_pieces(m, at, [&](uint32_t, uint32_t length, uint64_t from) {
@@ -138,7 +139,7 @@ void Hopper::land(const Bulk& bulk) {
   for_pieces(bulk.map, bulk.at, [&](uint32_t begin, uint32_t length, uint64_t from) {
     for (uint32_t k = 0; k < length;) {  // in runs that no swizzle takes apart
       const uint32_t address = bulk.to + begin + k, run = std::min(length - k, 16 - address % 16);
-      unsigned char* at = x_.shared.data() + swizzled(address, bulk.map.swizzle);
+      unsigned char* at = x_.shared.data() + cuda::swizzled(address, cuda::Swizzle(bulk.map.swizzle));
       if (from) std::memcpy(at, reinterpret_cast<const unsigned char*>(from) + k, run);
       else std::memset(at, 0, run);
       k += run;

@@ -4,29 +4,13 @@
 #include <memory>
 #include <vector>
 
+#include "../cuda/tensor_map.h"
 #include "machine.h"
 
 namespace attune {
 namespace ptxi {
 
-/// A tensor map as the host machines hold it: what native/cuda/tensor_map.h calls TensorMapFields, and what cuTensorMapEncodeTiled makes opaque on a GPU.
-struct TensorMapFields {
-  static constexpr uint32_t kMark = 0x70616d74;
-  uint64_t base, stride[4];  // bytes, of dimensions 1 and up
-  uint32_t extent[5], box[5], rank, element_bytes, swizzle, mark;
-  uint64_t unused[4];
-
-  uint32_t box_bytes() const {
-    uint32_t bytes = element_bytes;
-    for (uint32_t k = 0; k < rank; k++) bytes *= box[k];
-    return bytes;
-  }
-  uint32_t span() const { return swizzle == 0 ? 16 : 16u << swizzle; }
-};
-static_assert(sizeof(TensorMapFields) == 128, "as long as a CUtensorMap");
-
-/// Where a swizzled layout keeps the byte of this address: bits 4 and up are crossed with `bits` bits from 7 up.
-inline uint32_t swizzled(uint32_t address, uint32_t bits) { return address ^ (((address >> 7) & ((1u << bits) - 1)) << 4); }
+using cuda::TensorMapFields;
 
 class Hopper {
  public:

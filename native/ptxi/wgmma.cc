@@ -28,7 +28,7 @@ struct Operand {
     if (bits == 0) address = mn_major ? start + row / 8 * stride + k % 8 * 16 + k / 8 * leading : start + row / 8 * stride + row % 8 * 16 + k / 8 * leading;
     else if (mn_major) address = start + row / (span / 2) * leading + row % (span / 2) * 2 + k / 8 * stride + k % 8 * span;
     else address = start + row / 8 * stride + row % 8 * span + k * 2;
-    return swizzled(address, bits);
+    return cuda::swizzled(address, cuda::Swizzle(bits));
   }
 };
 

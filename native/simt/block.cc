@@ -8,6 +8,8 @@
 #include <cstring>
 
 #include "../core/error.h"
+#include "hopper.h"
+#include "settings.h"
 
 namespace attune {
 namespace simt {
@@ -31,7 +33,10 @@ Block::Block() {
   arena = static_cast<unsigned char*>(p);
 }
 
-Block::~Block() { munmap(arena, kArena); }
+Block::~Block() {
+  for (Lane& lane : lanes) dispose(lane.fiber);
+  munmap(arena, kArena);
+}
 
 bool Block::in_arena(const void* p) const { return size_t(static_cast<const unsigned char*>(p) - arena) < kArena; }
 
@@ -58,7 +63,8 @@ void Block::begin(const LaunchState& state, uint64_t index) {
   shadow.begin_block(shared_bytes);
 #if ATTUNE_SIMT_TSAN
   // New to ThreadSanitizer: an earlier block's accesses to shared memory have nothing to do with this one's.
-  if (mmap(arena, kArena, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) abort();
+  if (settings().ordered) acquired(arena + 8), released(arena);  // its threads hear of the host, and through it of the block before
+  if (!settings().ordered && mmap(arena, kArena, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) abort();
 #endif
   unsigned char* shared = arena + kMargin;
 #if ATTUNE_SIMT_ASAN
@@ -73,7 +79,7 @@ void Block::begin(const LaunchState& state, uint64_t index) {
   warps.assign(warp_count, Warp{});
   warpgroups.resize(warp_count / 4);
   for (Warpgroup& g : warpgroups) g.arrived = 0;
-  stacks.prepare(int(threads));
+  stacks.prepare(int(threads), !settings().ordered);
   adopt(host);
   for (unsigned i = 0; i < threads; i++) {
     Lane& lane = lanes[i];
@@ -102,10 +108,10 @@ void Block::run(const LaunchState& state, uint64_t index) {
 }
 
 void Block::end() {
-  if (abandoned) *launch->stop = true;
+  if (abandoned) *launch->stop = true, forget_multiplies();
   else if (!mbarriers.copies.empty()) report("bulk copy", "%zu in flight when the block ended", mbarriers.copies.size());
   const Quiet quiet;
-  for (unsigned i = 0; i < threads; i++) dispose(lanes[i].fiber);
+  for (unsigned i = 0; i < threads && (abandoned || !settings().ordered); i++) dispose(lanes[i].fiber);
   if (opt.profile) profile.end_block();
 #if ATTUNE_SIMT_ASAN
   __asan_unpoison_memory_region(arena, kArena);
@@ -121,6 +127,7 @@ void Block::count(Stats& to) {
 void Block::entry() {
   Block& block = *running;
   entered(block.self().fiber);
+  if (settings().ordered) acquired(block.arena);
   block.launch->body();
   block.exit_thread();
 }
@@ -132,6 +139,7 @@ void Block::exit_thread() {
   if (self.copies.in_flight())
     report("cp.async", "a thread ends with copies that it has not waited for, the first issued at %s",
            to_string(self.copies.copies[self.copies.first].place).c_str());
+  end_multiplies();
   w.alive &= ~bit, w.runnable &= ~bit;
   if (!w.runnable) ready &= ~(1u << self.warp);
   self.done = true;
@@ -146,6 +154,7 @@ void Block::exit_thread() {
     self.at = other.at;
     fail("collective", "lane %u has ended while lane %u waits here for mask %08x", unsigned(self.lane), unsigned(other.lane), other.mask);
   }
+  if (settings().ordered) released(arena + 8);
   released(launch->reports);  // the host hears of it when the launch ends, not before: blocks are unordered
   Lane* next = alive ? pick() : nullptr;
   if (alive && !next) deadlock();

@@ -13,6 +13,7 @@
 #include "../cuda/kernel.h"
 #include "global_memory.h"
 #include "launch.h"
+#include "launch_log.h"
 #include "profile.h"
 #include "settings.h"
 
@@ -61,9 +62,10 @@ struct OwnedLaunch {
 /// The stream: runs commands, or records them.
 class Stream : public cuda::Launcher {
  public:
-  using Launcher::Launcher;
+  Stream(const DeviceCaps& caps, const Settings& s) : Launcher(caps), log_(s.launches), runs_(s.kernels) {}
 
   void submit(Command command) {
+    if (!runs_) return;
     if (recording_) recording_->push_back(std::move(command));
     else command();
   }
@@ -71,6 +73,7 @@ class Stream : public cuda::Launcher {
   void record(std::vector<Command>* into) { recording_ = into; }
 
   void start(const cuda::Launch& l, const std::function<void()>& body) override {
+    log_.add(l.kernel, l.grid, l.block, l.shared);
     if (!settings().ptx.empty()) {
       if (!ptxi::start) throw Error("ERR_CONFIG", "ATTUNE_SIMT: ptx needs an object with native/ptxi");
       auto owned = std::make_shared<OwnedLaunch>(l);
@@ -131,6 +134,8 @@ class Stream : public cuda::Launcher {
     void* to;
     std::vector<unsigned char> bytes;
   };
+  LaunchLog log_;
+  bool runs_;
   std::vector<Command>* recording_ = nullptr;
   std::vector<Upload> uploads_;
   std::vector<Download> downloads_;
@@ -150,8 +155,8 @@ class Graph : public DeviceGraph {
 
 class SimtDevice : public Device {
  public:
-  explicit SimtDevice(const Settings& s) : stream_(caps_) {
-    caps_.name = "simt", caps_.arch = s.arch, caps_.multiprocessors = 4, caps_.bytes = s.memory;
+  explicit SimtDevice(const Settings& s) : stream_(caps_, s) {
+    caps_.name = "simt", caps_.arch = s.arch, caps_.multiprocessors = s.multiprocessors, caps_.bytes = s.memory;
     caps_.shared_bytes = (s.arch >= 90 ? 227 : s.arch == 80 ? 163 : 99) * 1024;
     profile_ = s.options.profile;
   }

@@ -97,7 +97,7 @@ void prepare(Fiber& fiber, void (*entry)()) {
   fiber.fake_stack = nullptr;
 #endif
 #if ATTUNE_SIMT_TSAN
-  fiber.thread = __tsan_create_fiber(0);
+  if (!fiber.thread) fiber.thread = __tsan_create_fiber(0);
 #endif
 #if ATTUNE_SIMT_UCONTEXT
   getcontext(&fiber.context);
@@ -161,7 +161,7 @@ Stacks::~Stacks() {
   if (memory_) munmap(memory_, kStacks * (kStackBytes + kGuardBytes));
 }
 
-void Stacks::prepare(int count) {
+void Stacks::prepare(int count, [[maybe_unused]] bool anew) {
   const auto map = [](void* at, size_t bytes, int fixed) {
     void* p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
     if (p == MAP_FAILED) throw Error("ERR_DEVICE", "simt: no memory for stacks");
@@ -170,7 +170,7 @@ void Stacks::prepare(int count) {
   if (!memory_) memory_ = map(nullptr, kStacks * (kStackBytes + kGuardBytes), 0);
 #if ATTUNE_SIMT_TSAN
   const Quiet quiet;  // so that the new mapping is nobody's write
-  map(memory_, size_t(count) * (kStackBytes + kGuardBytes), MAP_FIXED);
+  if (anew) map(memory_, size_t(count) * (kStackBytes + kGuardBytes), MAP_FIXED);
   guarded_ = count;  // guards that would have to be made anew for every block
 #endif
   for (; guarded_ < count; guarded_++)

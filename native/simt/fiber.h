@@ -34,7 +34,7 @@ struct Fiber {
 #endif
 };
 
-/// Makes `fiber`, whose stack is set, begin at `entry` when it is switched to; entry never returns.
+/// Makes `fiber`, whose stack is set, begin at `entry` when it is switched to; entry never returns. ThreadSanitizer's thread stays what it was until dispose().
 void prepare(Fiber& fiber, void (*entry)());
 /// Goes on in `to`; returns when somebody switches back to `from`. `last`: nobody will.
 void switch_fiber(Fiber& from, Fiber& to, bool last = false);
@@ -50,8 +50,8 @@ void dispose(Fiber& fiber);
 class Stacks {
  public:
   ~Stacks();
-  /// Makes at least `count` stacks. Under ThreadSanitizer they are new to it every time: a stack's earlier owner has nothing to do with its next.
-  void prepare(int count);
+  /// Makes at least `count` stacks. `anew`: new to ThreadSanitizer, for which a stack's earlier owner has nothing to do with its next.
+  void prepare(int count, bool anew);
   void give(Fiber& fiber, int index) const;
 
  private:

@@ -43,12 +43,18 @@ Block& block_of_this_thread() {
 
 }  // namespace
 
-std::string kernel_name(const void* kernel) {
+std::string kernel_symbol(const void* kernel) {
   Dl_info info{};
-  if (!kernel || !dladdr(kernel, &info) || !info.dli_sname || info.dli_saddr != kernel) return "without a visible name";
+  const bool found = kernel && dladdr(kernel, &info) && info.dli_sname && info.dli_saddr == kernel;
+  return found ? info.dli_sname : "?";
+}
+
+std::string kernel_name(const void* kernel) {
+  const std::string symbol = kernel_symbol(kernel);
+  if (symbol == "?") return "without a visible name";
   int status = 0;
-  char* demangled = abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status);
-  std::string name = demangled ? demangled : info.dli_sname;
+  char* demangled = abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status);
+  std::string name = demangled ? demangled : symbol;
   std::free(demangled);
   if (name.compare(0, 5, "void ") == 0) name.erase(0, 5);
   int depth = 0;  // the parameter list is what the last ')' closes

@@ -30,6 +30,8 @@ struct LaunchState {
 /// Runs body() as every thread of the grid. Throws ERR_DEVICE if a driver would refuse the launch, or with what the checks found.
 void run(const Request& request, const std::function<void()>& body);
 
+/// Its mangled name, "?" if it has none that is visible.
+std::string kernel_symbol(const void* kernel);
 /// "attune::cuda::softmax_kernel<float>": what the symbol table calls the function at this address.
 std::string kernel_name(const void* kernel);
 

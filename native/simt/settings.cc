@@ -55,8 +55,16 @@ Settings parse_settings(const char* text) {
     else if (key == "seed") s.options.seed = uint64_t(number(key, value, 0, INT64_MAX));
     else if (key == "threads") s.options.threads = int(number(key, value, 1, 64));
     else if (key == "memory") s.memory = number(key, value, 1, 1 << 20) << 20;
+    else if (key == "multiprocessors") s.multiprocessors = int(number(key, value, 1, 1024));
+    else if (key == "kernels") s.kernels = one_of<bool>(key, value, {{"on", true}, {"off", false}});
+    else if (key == "blocks") s.ordered = one_of<bool>(key, value, {{"apart", false}, {"ordered", true}});
+    else if (key == "launches") s.launches = value;
     else if (key == "ptx") s.ptx = value;
-    else throw Error("ERR_CONFIG", "ATTUNE_SIMT: expected arch, order, seed, copies, checks, threads, memory, profile or ptx, received \"" + key + "\"");
+    else
+      throw Error(
+          "ERR_CONFIG",
+          "ATTUNE_SIMT: expected arch, order, seed, copies, checks, threads, memory, multiprocessors, blocks, launches, kernels, profile or ptx, received \"" +
+              key + "\"");
   }
   return s;
 }

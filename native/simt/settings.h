@@ -5,6 +5,11 @@
 //   checks=on|off|full      full: races on global memory too, some two times slower
 //   threads=N               operating system threads that run blocks
 //   memory=N                MiB of device memory
+//   multiprocessors=N       what kernels that cut their work by them are told; 4 if not given
+//   launches=FILE           what was started, at the end of that file when the device is closed (launch_log.h)
+//   kernels=on|off          off: no kernel runs and the stream touches no memory; for launches=FILE at sizes that no host could compute
+//   blocks=apart|ordered    under ThreadSanitizer, ordered: a block's accesses come before the next one's, which saves it new threads for every block: races
+//                           within blocks are found some ten times faster, those between blocks not
 //   profile=on              requests to memory by source line, printed when the device is closed
 //   ptx=FOLDER              kernels are interpreted from the PTX in this folder instead (native/ptxi)
 #pragma once
@@ -19,7 +24,10 @@ namespace simt {
 struct Settings {
   int arch = 80;
   int64_t memory = int64_t(1) << 40;  // bytes
-  std::string ptx;
+  int multiprocessors = 4;
+  bool kernels = true;
+  bool ordered = false;
+  std::string ptx, launches;
   Options options;
 };
 

@@ -224,9 +224,9 @@ inline Product run_warpgroup(const std::string& ptx, Order order = Order::forwar
   std::memcpy(parameters.data(), &to, 8);
   int offset = 64;
   for (Matrix* m : {&a, &b}) {
-    ptxi::TensorMapFields map{};
+    cuda::TensorMapFields map{};
     map.base = reinterpret_cast<uint64_t>(m->memory.data()), map.stride[0] = uint64_t(m->columns) * 2, map.rank = 2, map.element_bytes = 2;
-    map.extent[0] = map.box[0] = 64, map.extent[1] = map.box[1] = uint32_t(m->rows), map.swizzle = 3, map.mark = ptxi::TensorMapFields::kMark;
+    map.extent[0] = map.box[0] = 64, map.extent[1] = map.box[1] = uint32_t(m->rows), map.swizzle = 3, map.mark = cuda::kTensorMapMark;
     std::memcpy(parameters.data() + offset, &map, sizeof map);
     offset += 128;
   }

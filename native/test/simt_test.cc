@@ -22,7 +22,8 @@
 static volatile int races = 0;
 extern "C" __attribute__((no_sanitize("thread"))) void __tsan_on_report(void*) { races = races + 1; }
 // Half of the kernels here are wrong: their reports are counted, not printed, and end nothing.
-extern "C" const char* __tsan_default_options() { return "exitcode=0:log_path=/dev/null"; }
+// A short history for each of the thousands of threads that blocks have: a long one takes gigabytes.
+extern "C" const char* __tsan_default_options() { return "exitcode=0:log_path=/dev/null:history_size=0"; }
 #endif
 #ifdef __SANITIZE_ADDRESS__
 // A kernel that is given up leaves its fibers' frames as they stand.
@@ -101,7 +102,9 @@ bool races_in(const Bug& bug, bool mistake, const char* settings) {
 
 int hunt_races(const Bug& bug) {
   if (!bug.race) return 0;
-  for (const char* settings : {"checks=off", "checks=off,order=reverse,copies=early", "checks=off,order=random,copies=random"}) {
+  for (const char* settings :
+       {"checks=off", "checks=off,order=reverse,copies=early", "checks=off,order=random,copies=random", "checks=off,order=random,blocks=ordered"}) {
+    if (bug.full && std::strstr(settings, "ordered")) continue;  // it may lie between blocks
     if (races_in(bug, false, settings)) return std::printf("FAIL   ThreadSanitizer reports the right form of %s, %s\n", bug.name.c_str(), settings), 1;
     if (!races_in(bug, true, settings)) return std::printf("MISSED by ThreadSanitizer: %s, %s\n", bug.name.c_str(), settings), 1;
   }

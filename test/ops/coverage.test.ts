@@ -1,5 +1,7 @@
 /** The op table, the kernels and the cases cover each other: no op without a kernel or a case, no kernel without an op. */
 
+import fs from "node:fs";
+import path from "node:path";
 import { launches } from "../../lib/graph/alias.js";
 import { opTable } from "../../lib/graph/op.js";
 import "../../lib/graph/ops/ceiling.js";
@@ -7,6 +9,7 @@ import "../../lib/graph/tape.js";
 import { tapeOpcodes } from "../../lib/graph/tape-opcodes.js";
 import type { Node } from "../../lib/graph/tensor.js";
 import { native } from "../../lib/native.js";
+import { projectRoot } from "../support/goldens.js";
 import { opCases } from "./cases.js";
 import { gradientGraph } from "./program.js";
 
@@ -45,4 +48,14 @@ test("every kernel has an op", () => {
 test("every op that may be fused has an opcode, and every opcode an op", () => {
   const fusible = [...opTable.values()].flatMap(op => (op.tape === undefined ? [] : [op.tape]));
   expect([...fusible, "constant"].sort()).toEqual([...tapeOpcodes].sort());
+});
+
+/** An opcode is a number in a program: three lists have to agree on the order. */
+test("the kernels of both backends number opcodes as tapes do", () => {
+  const names = (file: string, pattern: RegExp): string[] =>
+    [...fs.readFileSync(path.join(projectRoot, "native", file), "utf8").matchAll(pattern)].map(([, name]) => name!);
+  const cpu = names("cpu/scalar_ops.h", /^ {2}X\((\w+),/gm);
+  expect(["constant", ...cpu, "select", "affine", "clamp"]).toEqual(tapeOpcodes); // as cpu/tape.cc puts them together
+  expect(names("cuda/scalar_ops.cuh", /\bX\((\w+)\)/g)).toEqual(tapeOpcodes);
+  expect(names("cuda/scalar_ops.cuh", /ATTUNE_CASE\((\w+), (?!expression)/g)).toEqual(tapeOpcodes);
 });

@@ -1,6 +1,6 @@
 /** The UNet against diffusers in float64: outputs, the maps between blocks, gradients of inputs and of every parameter. Sets: unet-*. */
 
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { readSafetensors, type SafetensorsFile } from "../../lib/data/safetensors.js";
 import { openDevice } from "../../lib/device.js";
@@ -11,9 +11,10 @@ import { buildGraph, type Graph, type Tensor, typed } from "../../lib/graph/tens
 import { unet } from "../../lib/models/unet.js";
 import type { UNetHostInputs } from "../../lib/models/unet-graphs.js";
 import { UNet, type UNetGradients } from "../../lib/models/unet-model.js";
-import { convert, type HostTensor } from "../../lib/util/host-tensor.js";
-import { expectClose, norm, relL2 } from "../support/compare.js";
+import type { HostTensor } from "../../lib/util/host-tensor.js";
+import { expectClose, norm } from "../support/compare.js";
 import { describeSets, goldenSet } from "../support/goldens.js";
+import { compareGradient, numbers, storedUnder } from "../support/gradients.js";
 
 interface CaseMeta {
   readonly file: string;
@@ -27,8 +28,6 @@ interface CaseMeta {
     readonly param_grads: { readonly worst: number };
   };
 }
-
-const numbers = (t: HostTensor): Float64Array => convert(t, "f64").data as Float64Array;
 
 /** What float32 may miss by: ten times what float32 PyTorch misses by, as the sets' README says. */
 const bound = { f32: (torch: number, least: number): number => Math.max(10 * torch, least), f64: (_: number, __: number, exact: number): number => exact };
@@ -90,7 +89,7 @@ describeSets("unet-", folder => {
         }
       });
 
-      const maps = mapNames(join(folder, meta.file));
+      const maps = storedUnder(join(folder, meta.file), "inter.");
       if (maps.length > 0)
         test("maps between the blocks", async () => {
           const results = await runWithMaps(model, inputsOf(file, meta.timestep_scalar), maps);
@@ -131,12 +130,6 @@ function inputsOf(file: SafetensorsFile, scalarTimestep: boolean): UNetHostInput
   };
 }
 
-/** Gradients that are all but zero are rounding noise in any arithmetic: they are judged by the largest. */
-function compareGradient(actual: Float64Array, truth: Float64Array, tolerance: number, floor: number, name: string): void {
-  if (norm(truth) > floor) expectClose(actual, truth, tolerance, name);
-  else if (!(norm(actual.map((x, i) => x - truth[i]!)) <= floor)) throw new Error(`${name}: relative L2 ${relL2(actual, truth)} of a gradient near zero`);
-}
-
 /** truth: [L2 norm, sum]. A sum of n elements that strays by tolerance * norm in L2 strays by sqrt(n) times that at most. */
 function compareNorms(actual: Float64Array, [length = 0, total = 0]: Float64Array, tolerance: number, floor: number, name: string): void {
   const slack = Math.max(tolerance * length, floor);
@@ -148,13 +141,6 @@ function compareNorms(actual: Float64Array, [length = 0, total = 0]: Float64Arra
         ? `sum ${sum}, expected ${total}`
         : undefined;
   if (problem) throw new Error(`${name}: ${problem}`);
-}
-
-function mapNames(path: string): string[] {
-  if (!existsSync(path)) return [];
-  const file = readSafetensors(path);
-  file.close();
-  return [...file.tensors.keys()].filter(name => name.startsWith("inter.")).map(name => name.slice("inter.".length));
 }
 
 /** The result of a module is the last tensor that was built under its label. */

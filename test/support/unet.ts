@@ -3,9 +3,10 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { UNetHostInputs } from "../../lib/models/unet-graphs.js";
-import type { UNet } from "../../lib/models/unet-model.js";
 import { type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
 import { goldenSet } from "./goldens.js";
+
+export { closedAfterTest } from "./models.js";
 
 /** config.json of a golden set, as a fresh object. */
 export function goldenConfig(set: string): Record<string, unknown> {
@@ -43,18 +44,5 @@ export function smallInputs({
       Array.from({ length: batch }, (_, i) => (i * 317 + 11) % 1000),
     ),
     encoderHiddenStates: pseudoRandom([batch, 5, 24], salt + 1),
-  };
-}
-
-/** Passes a model on and closes it after the test. */
-export function closedAfterTest(): (model: UNet) => UNet {
-  let opened: UNet[] = [];
-  afterEach(async () => {
-    for (const model of opened) await model.close();
-    opened = [];
-  });
-  return model => {
-    opened.push(model);
-    return model;
   };
 }

@@ -6,6 +6,7 @@ import { input, parameter } from "../../lib/graph/ops/leaf.js";
 import { linear } from "../../lib/graph/ops/matmul.js";
 import { accumulate, assign } from "../../lib/graph/ops/optimizer.js";
 import { randomNormal } from "../../lib/graph/ops/random.js";
+import { slice } from "../../lib/graph/ops/shape.js";
 import { fitPlan } from "../../lib/graph/plan.js";
 import { printProgram } from "../../lib/graph/print.js";
 import { buildGraph, scope, type Tensor } from "../../lib/graph/tensor.js";
@@ -90,4 +91,15 @@ test("a parameter beyond its arena, an arena named scratch, and an effect on som
   expect(program({ scratch: 64 })).toThrow(ProgramError);
   const misdirected = () => buildGraph(() => scope("here", () => assign(input("x", { dtype: "f32", shape: [2] }), input("y", { dtype: "f32", shape: [2] }))));
   expect(() => compileGraph(misdirected(), { name: "bad" })).toThrow("assign at here: expected input 0 to be a parameter, which it overwrites");
+});
+
+test("a slice is a view where a vector may begin, and else a copy", () => {
+  const ops = (start: number): string[] => {
+    const graph = buildGraph(g => g.output("y", gelu(slice(input("x", { dtype: "bf16", shape: [64] }), { axis: 0, start, length: 8 }))));
+    return compileGraph(graph, { name: "slice", target: { backend: "cuda", kernels: new Set() } }).instructions.map(i => i.op);
+  };
+  expect(ops(8)).toEqual(["gelu"]); // 16 bytes
+  expect(ops(16)).toEqual(["gelu"]);
+  expect(ops(3)).toEqual(["slice", "gelu"]);
+  expect(ops(12)).toEqual(["slice", "gelu"]);
 });

@@ -3,7 +3,7 @@
 import { deflateSync } from "node:zlib";
 import fc from "fast-check";
 import sharp from "sharp";
-import { decodePng, encodePng, type Image } from "../../lib/data/image.js";
+import { decodePng, encodePng, type Image, toRgb } from "../../lib/data/image.js";
 import { DataError } from "../../lib/errors.js";
 
 const images = fc
@@ -47,9 +47,34 @@ describe("files of other writers", () => {
       }
   });
 
-  test("16 bits per sample are rounded to the nearest 8-bit value", async () => {
-    const file = png({ width: 4, height: 1, depth: 16, colourType: 0 }, [0, 0x00, 0x80, 0x00, 0x81, 0x7f, 0xff, 0xff, 0xff]);
-    expect([...decodePng(file).data]).toEqual([0, 1, 127, 255].map((_, i) => Math.round(([0x0080, 0x0081, 0x7fff, 0xffff][i]! * 255) / 65535)));
+  test("of 16 bits per sample the upper byte counts, as sharp takes it", async () => {
+    const grey = png({ width: 4, height: 1, depth: 16, colourType: 0 }, [0, 0x00, 0x80, 0x01, 0x7f, 0x7f, 0xff, 0xff, 0xff]);
+    expect([...decodePng(grey).data]).toEqual([0, 1, 127, 255]);
+    const rgba = png({ width: 1, height: 1, depth: 16, colourType: 6 }, [0, 0x00, 0xff, 0x01, 0x80, 0xfe, 0xff, 0x7f, 0x80]);
+    expect(decodePng(rgba)).toEqual({ width: 1, height: 1, channels: 4, data: Uint8Array.of(0, 1, 254, 127) });
+    expect(await reference(Buffer.from(rgba))).toEqual(Uint8Array.of(0, 1, 254, 127));
+  });
+
+  test("interlaced files of every size up to three blocks", async () => {
+    for (const [width, height] of [...Array.from({ length: 24 }, (_, i) => [i + 1, 1 + ((i * 5) % 11)] as const), [1, 1], [1, 17], [2, 9], [64, 33]] as const) {
+      const image = gradient(width, height, 4);
+      const file = await sharp(image.data, { raw: { width, height, channels: 4 } })
+        .png({ progressive: true })
+        .toBuffer();
+      expect(file[28]).toBe(1); // Adam7
+      expect(decodePng(file)).toEqual(image);
+    }
+  });
+
+  test("interlaced palettes of 1, 2 and 4 bits, and 16 bits", async () => {
+    for (const colours of [2, 4, 16]) {
+      const file = await input().flatten().png({ palette: true, colours, dither: 0, progressive: true }).toBuffer();
+      expect([file[24]! < 8, file[28]]).toEqual([true, 1]);
+      expect(decodePng(file).data).toEqual(await reference(file));
+    }
+    const deep = await input().toColourspace("rgb16").png({ progressive: true }).toBuffer();
+    expect([deep[24], deep[28]]).toEqual([16, 1]);
+    expect(decodePng(deep).data).toEqual(source.data);
   });
 
   test("grey of 1 bit and a colour key", () => {
@@ -59,6 +84,14 @@ describe("files of other writers", () => {
     expect([...image.data].filter((_, i) => i % 2 === 0)).toEqual([255, 0, 255, 255, 0, 0, 0, 0, 0, 255]);
     expect([...image.data].filter((_, i) => i % 2 === 1)).toEqual([0, 255, 0, 0, 255, 255, 255, 255, 255, 0]);
   });
+});
+
+test("RGB as Pillow converts to it: grey repeated, alpha dropped", () => {
+  const picture = (channels: 1 | 2 | 3 | 4, ...data: number[]): Image => ({ width: 1, height: 1, channels, data: Uint8Array.from(data) });
+  expect([...toRgb(picture(1, 7)).data]).toEqual([7, 7, 7]);
+  expect([...toRgb(picture(2, 7, 0)).data]).toEqual([7, 7, 7]);
+  expect([...toRgb(picture(3, 1, 2, 3)).data]).toEqual([1, 2, 3]);
+  expect([...toRgb(picture(4, 1, 2, 3, 0)).data]).toEqual([1, 2, 3]);
 });
 
 describe("every filter", () => {
@@ -96,7 +129,9 @@ describe("hostile files", () => {
     ["garbage instead of deflate", file(grey, [["IDAT", [1, 2, 3, 4]]]), /does not inflate/],
     ["a gigantic picture", png({ ...grey, width: 2 ** 30, height: 2 ** 30 }, []), /more than/],
     ["zero pixels", png({ ...grey, width: 0 }, []), /0 x 1 pixels/],
-    ["interlaced", png({ ...grey, interlace: 1 }, [0, 1, 2, 3, 4]), /interlaced \(Adam7\)/],
+    ["an unknown interlace method", png({ ...grey, interlace: 2 }, [0, 1, 2, 3, 4]), /unknown interlace method 2/],
+    ["interlaced, with the data of a plain file", png({ ...grey, interlace: 1 }, [0, 1, 2, 3, 4]), /expected 7 bytes of pixel data, received 5/],
+    ["interlaced, with a bad filter in the second pass", png({ ...grey, width: 5, interlace: 1 }, [0, 1, 9, 2, 0, 3, 0, 4, 5]), /unknown row filter 9/],
     ["an impossible depth", png({ ...grey, depth: 3 }, []), /colour type 0 with 3 bits/],
     ["an unknown filter", png(grey, [7, 1, 2, 3, 4]), /unknown row filter 7/],
     ["a palette picture without palette", png({ ...grey, colourType: 3 }, [0, 0, 0, 0, 0]), /without a palette/],
@@ -132,8 +167,11 @@ describe("hostile files", () => {
     expect(() => decodePng(bytes, "a.png")).toThrow(message);
   });
 
-  test("no damage whatever leads to anything but a picture or a DataError", () => {
-    const good = encodePng(gradient(6, 5, 4));
+  test.each([false, true])("no damage whatever leads to anything but a picture or a DataError (interlaced: %p)", fromInterlaced => {
+    const plain = encodePng(gradient(6, 5, 4));
+    const interlaced = png({ width: 5, height: 3, depth: 2, colourType: 0, interlace: 1 }, [0, 64, 0, 128, 0, 64, 0, 16, 2, 64, 4, 96, 1, 7, 3]);
+    const good = fromInterlaced ? interlaced : plain;
+    expect(decodePng(good).width).toBeGreaterThan(4);
     const damage = fc.array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { minLength: 1, maxLength: 4 });
     fc.assert(
       fc.property(damage, fc.nat(good.length), (changes, keep) => {

@@ -21,7 +21,10 @@ const reshapeOp = defineOp({
   vjp: ({ inputs: [x], grads: [dy] }) => [reshape(dy, x.shape)],
 });
 
-/** Elements start .. start + length - 1 along `axis`; a view where all dimensions before the axis are 1. */
+/** The widest load of a kernel, in bytes. A view that began between two such places could not be read by kernels that load whole vectors, so it is copied. */
+const vectorBytes = 16;
+
+/** Elements start .. start + length - 1 along `axis`; a view where all dimensions before the axis are 1 and its first byte is where a vector may begin. */
 export function slice(x: Tensor, { axis, start, length }: { axis: number; start: number; length: number }): Tensor {
   const at = checkAxis("slice", x, axis);
   return start === 0 && length === x.shape[at] ? x : sliceOp({ axis: at, start, length }, x)[0];
@@ -35,8 +38,8 @@ const sliceOp = defineOp({
     return [{ dtype: x.dtype, shape: x.shape.with(axis, length) }];
   },
   view({ axis, start }, x) {
-    const contiguous = numel(x.shape.slice(0, axis)) === 1;
-    return contiguous ? start * numel(x.shape.slice(axis + 1)) * dtypeBytes[x.dtype] : undefined;
+    const offset = start * numel(x.shape.slice(axis + 1)) * dtypeBytes[x.dtype];
+    return numel(x.shape.slice(0, axis)) === 1 && offset % vectorBytes === 0 ? offset : undefined;
   },
   batchwise: ({ axis }, x) => unlessFirst(axis, [x]),
   leads: ({ axis, start }) => axis === 0 && start === 0,

@@ -17,13 +17,15 @@ namespace test {
 
 using Shape = std::vector<int64_t>;
 
-/// One operand. `values`, where given, are used as they are (indices, masks); else numbers with mean `shift` and deviation `scale`.
+/// One operand. `values`, where given, are used as they are (indices, masks), again and again where there are more elements; else numbers with mean `shift` and
+/// deviation `scale`.
 struct Operand {
   DType dtype = DType::f32;
   Shape shape;
   double scale = 1, shift = 0;
   std::vector<double> values;
-  bool absent = false;   // an optional input that is not given
+  std::vector<double> stand_for;  // what the reference sees instead of `values`: it throws at bad data, which a device reports and replaces
+  bool absent = false;            // an optional input that is not given
   int made_by = -1;      // input only: the reference's output `made_by` of the case's `before` op (y, lse, mean, rstd of a forward pass), rounded to dtype
   int in_place_of = -1;  // output only: written over this input (effects: accumulate, adamw); it starts with the input's values, not with NaN
 };
@@ -46,6 +48,11 @@ struct DeviceCase {
   double depth = 1;    // additions that one output element takes part in
   bool large = false;  // SD 1.5 and SDXL sizes: only on a GPU, or with --large
   bool exact = false;  // bits must be equal (integers, copies, random numbers)
+  struct BadIndex {
+    int32_t value, limit;
+  };
+  /// The one that the fault record must name, alone or where an earlier instruction has not reported; none: it must stay empty.
+  std::vector<BadIndex> fault = {};
 };
 
 /// Appends cases; called by static initialisers.
@@ -66,6 +73,12 @@ inline Operand tensor(DType dtype, Shape shape, double scale = 1, double shift =
 inline Operand given(DType dtype, Shape shape, std::vector<double> values) {
   Operand o = tensor(dtype, std::move(shape));
   o.values = std::move(values);
+  return o;
+}
+/// Values of which the reference sees others.
+inline Operand bad(DType dtype, Shape shape, std::vector<double> values, std::vector<double> stand_for) {
+  Operand o = given(dtype, std::move(shape), std::move(values));
+  o.stand_for = std::move(stand_for);
   return o;
 }
 inline Operand absent() {

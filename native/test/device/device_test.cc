@@ -118,6 +118,7 @@ std::vector<Host> reference_run(const std::string& op, const Attrs& attrs, std::
 }
 
 constexpr int64_t kGuard = 256;
+constexpr int32_t kInstruction = 7;
 
 class Runner {
  public:
@@ -132,8 +133,9 @@ class Runner {
       wide.emplace_back(reference_dtype(o.dtype), o.absent ? Shape{} : o.shape);
       if (o.absent || o.made_by >= 0) continue;
       for (int64_t i = 0; i < numel(o.shape); i++) {
-        put(narrow.back().data(), o.dtype, i, o.values.empty() ? o.shift + o.scale * random.next() : o.values[size_t(i)]);
-        put(wide.back().data(), wide.back().dtype, i, get(narrow.back().data(), o.dtype, i));
+        put(narrow.back().data(), o.dtype, i, o.values.empty() ? o.shift + o.scale * random.next() : o.values[size_t(i) % o.values.size()]);
+        put(wide.back().data(), wide.back().dtype, i,
+            o.stand_for.empty() ? get(narrow.back().data(), o.dtype, i) : o.stand_for[size_t(i) % o.stand_for.size()]);
       }
     }
     const auto wide_ref = [&](size_t i) { return c.inputs[i].absent ? TensorRef{} : ref(wide[i].data(), wide[i].dtype, wide[i].shape); };
@@ -178,7 +180,9 @@ class Runner {
     double* scalars = static_cast<double*>(allocate(int64_t(c.scalars.size()) * 8));
     device_.upload(scalars, c.scalars.data(), int64_t(c.scalars.size()) * 8);
     DeviceCall call{c.attrs, in.data(), int(in.size()), out.data(), int(out.size())};
-    call.scalars = scalars, call.fault = static_cast<int32_t*>(allocate(sizeof(Fault))), call.dry = true;
+    call.scalars = scalars, call.fault = static_cast<int32_t*>(allocate(sizeof(Fault))), call.instruction = kInstruction, call.dry = true;
+    const Fault none, earlier{1, 3, 5, 4};
+    device_.upload(call.fault, &none, sizeof none);
     call.workspace_bytes = device_.run(c.op, call);
     call.dry = false, call.workspace = allocate(call.workspace_bytes);
     std::vector<unsigned char> garbage(size_t(call.workspace_bytes), 0xFF);
@@ -189,13 +193,19 @@ class Runner {
     device_.synchronize();
     seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
+    std::string verdict = check_fault(call.fault, c.fault.empty() ? none : Fault{1, kInstruction, c.fault[0].value, c.fault[0].limit});
+    if (!c.fault.empty() && verdict.empty()) {
+      device_.upload(call.fault, &earlier, sizeof earlier);
+      device_.run(c.op, call);
+      verdict = check_fault(call.fault, earlier);
+    }
+
     std::vector<TensorRef> reference_in;
     for (size_t i = 0; i < c.inputs.size(); i++) reference_in.push_back(wide_ref(i));
     std::vector<std::pair<DType, Shape>> reference_out;
     for (const Operand& o : c.outputs) reference_out.emplace_back(reference_dtype(o.dtype), o.shape);
     std::vector<Host> expected = reference_with_effects(c, reference_in, reference_out);
 
-    std::string verdict;
     for (size_t i = 0; i < c.outputs.size() && verdict.empty(); i++) verdict = compare(c, i, out[i], expected[i]);
     for (void* m : memory) device_.release(m);
     return verdict;
@@ -219,6 +229,17 @@ class Runner {
     for (size_t i = 0; i < results.size(); i++)
       if (c.outputs[i].in_place_of >= 0) std::memcpy(results[i].data(), outputs[i].data, size_t(results[i].bytes()));
     return results;
+  }
+
+  std::string check_fault(const int32_t* at, const Fault& expected) {
+    Fault got;
+    device_.download(&got, at, sizeof got);
+    device_.synchronize();
+    const auto text = [](const Fault& f) {
+      return std::to_string(f.kind) + ", instruction " + std::to_string(f.instruction) + ", value " + std::to_string(f.value) + ", limit " +
+             std::to_string(f.limit);
+    };
+    return std::memcmp(&got, &expected, sizeof got) == 0 ? "" : "fault record: expected kind " + text(expected) + "; received kind " + text(got);
   }
 
   std::string compare(const DeviceCase& c, size_t index, const TensorRef& out, Host& expected) {

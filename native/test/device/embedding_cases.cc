@@ -34,6 +34,33 @@ DEVICE_CASES(embedding, {
   }
 })
 
+/// The first bad id by position is reported and reads as zeros, for which the last row of the table stands; nothing of its dy goes anywhere.
+DEVICE_CASES(bad_ids, {
+  constexpr int64_t kRows = 5, kIds = 600;
+  for (const DType t : {DType::bf16, DType::f32})
+    for (const int64_t width : {12, 7})
+      for (const auto& [position, value] : {std::pair<int64_t, int32_t>{kIds - 1, int32_t(kRows)}, {300, -1}, {0, INT32_MAX}, {7, INT32_MIN}}) {
+        std::vector<double> ids, stand_for, table, dy, counted;
+        for (int64_t i = 0; i < kIds; i++) {
+          const bool bad = i == position || (i > position && i % 97 == 0);
+          ids.push_back(i == position ? double(value) : bad ? 1000 : double(i % (kRows - 1)));
+          stand_for.push_back(bad ? double(kRows - 1) : ids.back());
+          for (int64_t c = 0; c < width; c++) dy.push_back(double((i * 5 + c) % 7) - 3), counted.push_back(bad ? 0 : dy.back());
+        }
+        for (int64_t i = 0; i < kRows * width; i++) table.push_back(i < (kRows - 1) * width ? double(i % 11) - 5 : 0);
+        DeviceCase c{std::string(dtype_name(t)) + " bad id " + std::to_string(value) + " at " + std::to_string(position) + ", rows of " + std::to_string(width),
+                     "embedding",
+                     {},
+                     {given(t, {kRows, width}, table), bad(DType::i32, {kIds}, ids, stand_for)},
+                     {tensor(t, {kIds, width})}};
+        c.fault = {{value, int32_t(kRows)}};
+        c.exact = true;
+        cases.push_back(c);
+        c.op = "embedding_vjp", c.inputs[0] = bad(t, {kIds, width}, dy, counted), c.outputs = {tensor(t, {kRows, width})};
+        cases.push_back(c);
+      }
+})
+
 DEVICE_CASES(constant, {
   for (const DType t : {DType::bf16, DType::f32, DType::f64, DType::i32}) {
     const std::string type = std::string(dtype_name(t)) + " ";

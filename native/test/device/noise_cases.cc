@@ -83,6 +83,27 @@ void add_schedule(std::vector<DeviceCase>& cases, const char* schedule, int64_t 
   cases.push_back(c);
 }
 
+/// A timestep outside of the table is reported, the first by position, and stands for 0.
+void add_bad_timesteps(std::vector<DeviceCase>& cases, DType t) {
+  constexpr int64_t kBatch = 5;
+  const Shape shape{kBatch, 7, 5, 3};
+  for (const auto& [position, value] : {std::pair<int64_t, int32_t>{0, -1}, {2, int32_t(kSteps)}, {kBatch - 1, INT32_MAX}, {1, INT32_MIN}}) {
+    std::vector<double> steps, stand_for;
+    for (int64_t b = 0; b < kBatch; b++) {
+      const bool wrong = b == position || (b > position && b % 2 == 0);
+      steps.push_back(b == position ? double(value) : wrong ? -7 : double(b * 7 % kSteps)), stand_for.push_back(wrong ? 0 : steps.back());
+    }
+    Shape both = shape;
+    both[0] *= 2;
+    const Operand timestep = bad(DType::i32, {kBatch}, steps, stand_for);
+    const std::string name = std::string(dtype_name(t)) + " bad timestep " + std::to_string(value) + " at " + std::to_string(position);
+    const auto add = [&](DeviceCase c) { c.fault = {{value, int32_t(kSteps)}}, cases.push_back(std::move(c)); };
+    for (const char* op : {"add_noise", "velocity"}) add({name, op, {}, {tensor(t, shape), tensor(t, shape), timestep, alphas()}, {tensor(t, shape)}});
+    const Attrs a = attrs({{"seed", 0.0}, {"step", 1.0}, {"offset", 2.0}, {"stream", 1.0}, {"prediction", "v_prediction"}});
+    add({name, "q_sample_pair", a, {tensor(t, shape), tensor(t, shape), timestep, alphas()}, {tensor(t, both), tensor(t, both)}, {42, 9, 3}});
+  }
+}
+
 }  // namespace
 
 DEVICE_CASES(noise, {
@@ -94,6 +115,7 @@ DEVICE_CASES(noise, {
       add_mixtures(cases, shape, a, b, false);
       for (const double clip : {0.75, 3e38}) add_steps(cases, shape, a, b, clip);
     }
+  for (const DType t : {DType::f32, DType::bf16}) add_bad_timesteps(cases, t);
   add_pairs(cases, {64, 128, 128, 4}, DType::f32, DType::bf16, true);
   add_mixtures(cases, {64, 128, 128, 4}, DType::f32, DType::f32, true);
   for (const int64_t steps : {2, 3, 1000, 1001})

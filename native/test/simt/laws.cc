@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "../../simt/launch.h"
@@ -182,6 +183,29 @@ void check_profile() {
   open_device("");
 }
 
+/// Kernels that do not run are told of all the same, each kind of launch once for a device.
+void check_launch_log() {
+  char path[] = "/tmp/attune-launches-XXXXXX";
+  close(mkstemp(path));
+  {
+    const auto device = open_device("kernels=off,multiprocessors=132,launches=" + std::string(path));
+    expect(device->caps().multiprocessors == 132, "a device has as many multiprocessors as it is said to have");
+    for (int i = 0; i < 3; i++) axpy(*device, nullptr, nullptr, 1);
+    device->synchronize();
+  }
+  char line[256] = "", symbol[200] = "", rest[8] = "";
+  int numbers[6] = {};
+  std::FILE* file = std::fopen(path, "r");
+  if (file && std::fgets(line, sizeof line, file))
+    std::sscanf(line, "%199s %d %d %d %d %d %d", symbol, numbers, numbers + 1, numbers + 2, numbers + 3, numbers + 4, numbers + 5);
+  const int expected[6] = {64, 0, 2, 1, 1, 3};  // threads, shared memory, grid, count
+  expect(contains(symbol, "simt_test_axpy") && std::memcmp(numbers, expected, sizeof expected) == 0, "the log says what was started, and how often");
+  expect(file && !std::fgets(rest, sizeof rest, file), "launches of one kind are one line");
+  if (file) std::fclose(file);
+  unlink(path);
+  open_device("");
+}
+
 void check_together() {
   for (const char* settings : {"", "order=reverse", "order=random,checks=full", "checks=off"}) {
     const auto device = open_device(settings);
@@ -204,7 +228,7 @@ void check_together() {
 
 int check_device() {
   failed = 0;
-  check_memory(), check_stream(), check_graphs(), check_settings(), check_overflow(), check_profile(), check_together();
+  check_memory(), check_stream(), check_graphs(), check_settings(), check_overflow(), check_profile(), check_launch_log(), check_together();
   return failed;
 }
 

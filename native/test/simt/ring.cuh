@@ -1,8 +1,8 @@
 // Producer and consumers around a ring of slots in shared memory, as Hopper kernels are built: bulk copies that complete on mbarriers, named barriers, operands
-// that a warpgroup's multiplies read some time between issue and wait. Right, and with each mistake that such rings invite. For the simt machine alone: the
+// that a warpgroup's multiplies read some time between issue and wait. Right, and with each mistake that such rings invite. For the simt machine alone: most
 // instructions are its twins here, without the tensor maps of native/cuda/hopper.cuh.
 #pragma once
-#include "../../cuda/async_copy.cuh"
+#include "../../cuda/hopper.cuh"
 
 namespace attune {
 namespace cuda {
@@ -102,6 +102,21 @@ __global__ void simt_test_operands(const float* x, float* y) {
     if (kMistake) simt::async_read_wait(0);
     store(y + tile * 32 + lane, float(tile));
   }
+}
+
+/// One multiply of ones, 64 x 64 x 16, by a warpgroup: y is 16. The mistake: the threads end without having waited for it.
+template <bool kMistake>
+__global__ void simt_test_multiply(const float*, float* y) {
+  ATTUNE_SHARED(memory);
+  for (int i = int(threadIdx.x); i < 4096; i += 128) store(reinterpret_cast<uint32_t*>(memory) + i, 0x3f803f80u);
+  async_proxy_fence();
+  __syncthreads();
+  float d[32] = {};
+  wgmma_fence();
+  Wgmma<64>::shared<false, false>(d, k_major(memory), k_major(memory + 8192), 0);
+  wgmma_commit();
+  if (!kMistake) wgmma_wait<0>();
+  store(y + threadIdx.x, kMistake ? 16.f : d[threadIdx.x % 32]);
 }
 
 enum class NamedSlip { none, no_wait, too_many };

@@ -38,6 +38,12 @@ void add_rings(std::vector<Bug>& bugs) {
                   },
                   false, false});
 
+  bugs.push_back({"multiplies of a warpgroup: nobody waits for them", "wgmma", 128,
+                  [](const OpArgs& args, const float* x, float* y, bool mistake) {
+                    launch(args, mistake ? simt_test_multiply<true> : simt_test_multiply<false>, dim3(1), dim3(128), 16384, x, y);
+                  },
+                  [](const Numbers& x, const Numbers&) { return Numbers(x.size(), 16.f); }, false, false});
+
   const auto add_named = [&](const char* name, const char* kind, Ring* wrong, bool race) {
     bugs.push_back({std::string("named barriers: ") + name, kind, 64,
                     [=](const OpArgs& args, const float* x, float* y, bool mistake) {

@@ -34,6 +34,7 @@ const settings: readonly Heads[] = [
   { batch: 2, heads: 1, queries: 18, keys: 18, width: 8, mask: "per sample", causal: true },
   { batch: 1, heads: 2, queries: 18, keys: 23, width: 8, spread: 3 },
   { batch: 1, heads: 2, queries: 11, keys: 6, width: 4, scale: 0.25 },
+  { batch: 1, heads: 1, queries: 70, keys: 70, width: 512 }, // the middle of an autoencoder
   { batch: 1, heads: 1, queries: 200, keys: 400, width: 4 }, // several blocks of queries and keys
   { batch: 1, heads: 1, queries: 210, keys: 210, width: 4, causal: true },
 ];

@@ -1,0 +1,30 @@
+/** Conformal selection: which outputs can be trusted, with a bound on the share of wrong ones among them. See docs/conformal.md. */
+
+export { type AlignmentInput, type AlignmentSelector, auc, conformalAlignment, fitAlignment, type TestInput } from "./alignment.js";
+export { adjustedPValues, benjaminiHochberg, benjaminiYekutieli, type StepUp, storey } from "./bh.js";
+export { type ConditionalBounds, calibrationConditionalPValues, dkwmBounds, simesBounds } from "./calibration-conditional.js";
+export { type Certificate, certify, writeCertificate } from "./certificate.js";
+export type { CertificateInput } from "./certificate-inputs.js";
+export type { LabelledScores } from "./check.js";
+export { type ConformityOptions, type ConformityScore, clip, conformityPValues, type MeasuredUnits, residual } from "./conformity.js";
+export { averagedScores, derandomised, type EValueRun } from "./derandomise.js";
+export { averagedEValues, boosted, calibrated, type EValues, eBh, eValues, rootCalibrator, thresholdEValues } from "./e-values.js";
+export type { Guarantee } from "./guarantee.js";
+export { type Combination, jointLabel, jointScore } from "./multi-criteria.js";
+export { type LevelRule, lond, lordPlusPlus, type OnlineProcedure, saffron } from "./online.js";
+export { EValueStream, type OnlineDecision, OnlineStream, onlineSelection } from "./online-stream.js";
+export { type OptCsInput, type OptCsSelection, optCs } from "./optcs.js";
+export { type PValueKind, type PValues, superuniformPValues } from "./p-value-kinds.js";
+export { alignmentPValues, type CalibrationKind, lexicographicPValues, randomisedPValues } from "./p-values.js";
+export type { FittedPredictor, Predictor } from "./predictors/predictor.js";
+export type { Pruning } from "./pruning.js";
+export type { Rehearsal, RehearsalRow, Spread } from "./rehearsal.js";
+export { type RiskControlInput, riskThreshold } from "./risk-control.js";
+export { type SelectInput, type Selection, select, type Ties } from "./select.js";
+export { type EstimatedWeights, estimateShiftWeights } from "./shift.js";
+export { type Split, type SplitShares, splitUnits } from "./split.js";
+export { scoreThreshold, type ThresholdRule } from "./threshold.js";
+export { type Mismatch, type Verification, verifyCertificate } from "./verify.js";
+export { minCalibration, type Warning } from "./warnings.js";
+export { type WcsInput, type WcsSelection, weightedConformalSelection } from "./wcs.js";
+export { type ShiftWeights, weightedPValues } from "./weighted.js";

@@ -1,0 +1,265 @@
+/** Histogram split search, best leaf first (Ke et al. 2017, LightGBM): columns are cut into at most 256 bins of equal weight, a leaf's sums per bin are
+ *  built for the smaller child and had by subtraction for the larger. */
+
+import { ConfigError } from "../../errors.js";
+import type { Random } from "../../util/random.js";
+import {
+  type BoostedTree,
+  type BoostingRules,
+  drawFeatures,
+  leafGain,
+  leafWeight,
+  leastGain,
+  prune,
+  type SplitSearch,
+  splitPoint,
+  sum,
+} from "./boosting-rules.js";
+import type { RankedColumn } from "./ranked-columns.js";
+import { TreeBuilder } from "./tree.js";
+
+/** A column's bin per row, and the threshold above each bin but the last. */
+export interface BinnedColumn {
+  readonly bins: Uint8Array;
+  readonly edges: Float64Array;
+}
+
+/** bins: at most this many per feature, 2 to 256. */
+export function histogramSplits({ bins = 256 }: { readonly bins?: number } = {}): SplitSearch {
+  if (!(Number.isInteger(bins) && bins >= 2 && bins <= 256)) throw new ConfigError("histogramSplits", "bins", "a whole number in [2, 256]", bins);
+  return {
+    name: "histogram",
+    prepare(columns, weights) {
+      const grower = new HistogramGrower(columns.map(column => binColumn(column, bins, weights)));
+      return { grow: (gradient, hessian, rules, random) => grower.grow(gradient, hessian, rules, random) };
+    },
+  };
+}
+
+/** Distinct values are their own bins where they fit; else a bin ends once it holds its share of the weight that is left. */
+export function binColumn({ ranks, values }: RankedColumn, most: number, weights?: Float64Array): BinnedColumn {
+  const mass = new Float64Array(values.length);
+  for (let i = 0; i < ranks.length; i++) mass[ranks[i]!]! += weights ? weights[i]! : 1;
+  const binOf = new Uint8Array(values.length),
+    edges: number[] = [];
+  let left = 0,
+    inBin = 0;
+  for (let rank = 0; rank < mass.length; rank++) left += mass[rank]!;
+  for (let rank = 0; rank < values.length; rank++) {
+    binOf[rank] = edges.length;
+    inBin += mass[rank]!;
+    const binsLeft = most - edges.length;
+    if (rank + 1 < values.length && binsLeft > 1 && (values.length <= most || inBin >= left / binsLeft)) {
+      edges.push(splitPoint(values[rank]!, values[rank + 1]!));
+      left -= inBin;
+      inBin = 0;
+    }
+  }
+  const bins = new Uint8Array(ranks.length);
+  for (let i = 0; i < ranks.length; i++) bins[i] = binOf[ranks[i]!]!;
+  return { bins, edges: Float64Array.from(edges) };
+}
+
+interface Sums {
+  readonly g: number;
+  readonly h: number;
+}
+
+/** A leaf of the growing tree; its rows are order[start, end). Without a histogram it stays one. */
+interface Leaf {
+  readonly node: number;
+  readonly start: number;
+  readonly end: number;
+  readonly depth: number;
+  readonly sums: Sums;
+  readonly histogram?: Float64Array;
+  readonly split?: { readonly gain: number; readonly feature: number; readonly bin: number; readonly left: Sums };
+}
+
+const stride = 512; // 256 bins of (gradient, hessian)
+const block = 2048; // rows
+
+class HistogramGrower {
+  readonly #columns: readonly BinnedColumn[];
+  readonly #packed: Uint32Array;
+  /** Words of four bins per row. */
+  readonly #quads: number;
+  readonly #order: Int32Array;
+  /** Derivatives in that order: moved with the rows, so that sums read memory in sequence. */
+  readonly #g: Float32Array;
+  readonly #h: Float32Array;
+  readonly #spare: Int32Array;
+  readonly #spareG: Float32Array;
+  readonly #spareH: Float32Array;
+  readonly #leaf: Int32Array;
+  readonly #pool: Float64Array[] = [];
+
+  constructor(columns: readonly BinnedColumn[]) {
+    this.#columns = columns;
+    this.#packed = pack(columns);
+    this.#quads = Math.ceil(columns.length / 4);
+    const rows = columns[0]!.bins.length;
+    [this.#order, this.#spare] = [new Int32Array(rows), new Int32Array(rows)];
+    [this.#g, this.#h, this.#spareG, this.#spareH] = [new Float32Array(rows), new Float32Array(rows), new Float32Array(rows), new Float32Array(rows)];
+    this.#leaf = new Int32Array(rows);
+  }
+
+  grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): BoostedTree {
+    const out = new TreeBuilder(),
+      gain: number[] = [],
+      order = this.#order;
+    for (let i = 0; i < order.length; i++) order[i] = i;
+    this.#g.set(gradient);
+    this.#h.set(hessian);
+    /** A histogram comes with a leaf that may be split. */
+    const enter = (start: number, end: number, depth: number, sums: Sums, histogram: Float64Array | undefined): Leaf => {
+      gain.push(0);
+      const split = histogram && this.#search(sums, histogram, rules, random);
+      if (histogram && !split) this.#pool.push(histogram);
+      return { node: out.leaf(0), start, end, depth, sums, ...(histogram && split && { histogram, split }) };
+    };
+    const leaves: Leaf[] = [enter(0, order.length, 0, { g: sum(gradient), h: sum(hessian) }, this.#build(0, order.length))];
+    for (let at = best(leaves); at >= 0 && leaves.length < rules.maxLeaves; at = best(leaves)) {
+      const parent = leaves[at]!,
+        { feature, bin, left, gain: gained } = parent.split!;
+      const middle = this.#partition(parent, feature, bin),
+        right = { g: parent.sums.g - left.g, h: parent.sums.h - left.h };
+      out.split(parent.node, feature, this.#columns[feature]!.edges[bin]!);
+      gain[parent.node] = gained;
+      const deeper = parent.depth + 1 < rules.maxDepth && leaves.length + 1 < rules.maxLeaves;
+      if (!deeper) this.#pool.push(parent.histogram!);
+      const histograms = deeper ? this.#children(parent, middle) : ([undefined, undefined] as const);
+      leaves[at] = enter(parent.start, middle, parent.depth + 1, left, histograms[0]);
+      leaves.push(enter(middle, parent.end, parent.depth + 1, right, histograms[1]));
+      out.left[parent.node] = leaves[at]!.node;
+      out.right[parent.node] = leaves.at(-1)!.node;
+    }
+    for (const { histogram } of leaves) if (histogram) this.#pool.push(histogram);
+    return this.#finish(out, gain, leaves, rules);
+  }
+
+  /** Prunes, and gives every leaf its weight from sums over its own rows: those of histograms have been through subtractions. */
+  #finish(out: TreeBuilder, gain: number[], leaves: readonly Leaf[], rules: BoostingRules): BoostedTree {
+    const survivor = prune(out, gain, rules.gamma),
+      leaf = this.#leaf,
+      g = new Float64Array(gain.length),
+      h = new Float64Array(gain.length);
+    for (const { node, start, end } of leaves) {
+      const last = survivor[node]!;
+      for (let i = start; i < end; i++) {
+        leaf[this.#order[i]!] = last;
+        g[last]! += this.#g[i]!;
+        h[last]! += this.#h[i]!;
+      }
+    }
+    for (let node = 0; node < gain.length; node++) out.value[node] = leafWeight(g[node]!, h[node]!, rules);
+    return { tree: out.build(true), leaf, gain: Float64Array.from(gain) };
+  }
+
+  /** Histograms of both children; the parent's becomes the larger one's. */
+  #children(parent: Leaf, middle: number): readonly [Float64Array, Float64Array] {
+    const leftSmaller = middle - parent.start <= parent.end - middle;
+    const small = leftSmaller ? this.#build(parent.start, middle) : this.#build(middle, parent.end);
+    const large = parent.histogram!;
+    for (let i = 0; i < large.length; i++) large[i]! -= small[i]!;
+    return leftSmaller ? [small, large] : [large, small];
+  }
+
+  /** A block of rows at a time for all columns: what a block touches stays in cache. */
+  #build(start: number, end: number): Float64Array {
+    const quads = this.#quads,
+      histogram = this.#pool.pop()?.fill(0) ?? new Float64Array(4 * stride * quads);
+    for (let from = start; from < end; from += block) {
+      const to = Math.min(from + block, end);
+      const rows = [this.#order.subarray(from, to), this.#g.subarray(from, to), this.#h.subarray(from, to)] as const;
+      for (let q = 0; q < quads; q++) accumulate(histogram.subarray(4 * q * stride, 4 * (q + 1) * stride), this.#packed, quads, q, ...rows);
+    }
+    return histogram;
+  }
+
+  #search({ g, h }: Sums, histogram: Float64Array, rules: BoostingRules, random: Random): Leaf["split"] {
+    const root = leafGain(g, h, rules),
+      { lambda, alpha, minChildWeight } = rules;
+    let bestGain = leastGain,
+      feature = -1,
+      bin = 0,
+      bestG = 0,
+      bestH = 0;
+    for (const f of drawFeatures(this.#columns.length, rules.featuresPerNode, random)) {
+      const last = this.#columns[f]!.edges.length;
+      for (let b = 0, at = f * stride, leftG = 0, leftH = 0; b < last; b++, at += 2) {
+        leftG += histogram[at]!;
+        leftH += histogram[at + 1]!;
+        if (leftH < minChildWeight || leftH <= 0) continue;
+        const rightG = g - leftG,
+          rightH = h - leftH;
+        if (rightH < minChildWeight || rightH <= 0) break;
+        const gain =
+          (alpha === 0
+            ? (leftG * leftG * (rightH + lambda) + rightG * rightG * (leftH + lambda)) / ((leftH + lambda) * (rightH + lambda)) // one division
+            : leafGain(leftG, leftH, rules) + leafGain(rightG, rightH, rules)) - root;
+        if (gain > bestGain) [bestGain, feature, bin, bestG, bestH] = [gain, f, b, leftG, leftH];
+      }
+    }
+    return feature < 0 ? undefined : { gain: bestGain, feature, bin, left: { g: bestG, h: bestH } };
+  }
+
+  /** Stable, so that row order, and with it every sum, does not depend on the tree's shape above. */
+  #partition({ start, end }: Leaf, feature: number, bin: number): number {
+    const { bins } = this.#columns[feature]!,
+      [order, g, h] = [this.#order, this.#g, this.#h],
+      [spare, spareG, spareH] = [this.#spare, this.#spareG, this.#spareH];
+    let left = start,
+      right = 0;
+    for (let i = start; i < end; i++) {
+      const row = order[i]!,
+        stays = (bins[row]! - bin - 1) >>> 31; // 1 where the row's bin is <= bin; a branch here is mispredicted too often
+      order[left] = spare[right] = row;
+      g[left] = spareG[right] = g[i]!;
+      h[left] = spareH[right] = h[i]!;
+      left += stays;
+      right += 1 - stays;
+    }
+    order.set(spare.subarray(0, right), left);
+    g.set(spareG.subarray(0, right), left);
+    h.set(spareH.subarray(0, right), left);
+    return left;
+  }
+}
+
+/** Four columns at a time: a row's number, gradient and bins are read once for all of them. */
+function accumulate(out: Float64Array, packed: Uint32Array, quads: number, q: number, order: Int32Array, g: Float32Array, h: Float32Array): void {
+  for (let i = 0; i < order.length; i++) {
+    const bins = packed[order[i]! * quads + q]!,
+      dg = g[i]!,
+      dh = h[i]!;
+    let at = (bins << 1) & 510;
+    out[at]! += dg;
+    out[at + 1]! += dh;
+    at = stride + ((bins >>> 7) & 510);
+    out[at]! += dg;
+    out[at + 1]! += dh;
+    at = 2 * stride + ((bins >>> 15) & 510);
+    out[at]! += dg;
+    out[at + 1]! += dh;
+    at = 3 * stride + ((bins >>> 23) & 510);
+    out[at]! += dg;
+    out[at + 1]! += dh;
+  }
+}
+
+/** Row by row, the bins of four columns to a word, lowest byte first: [rows * quads]. */
+function pack(columns: readonly BinnedColumn[]): Uint32Array {
+  const rows = columns[0]!.bins.length,
+    quads = Math.ceil(columns.length / 4),
+    packed = new Uint32Array(rows * quads);
+  for (const [f, { bins }] of columns.entries()) for (let i = 0, at = f >> 2; i < rows; i++, at += quads) packed[at]! |= bins[i]! << (8 * (f & 3));
+  return packed;
+}
+
+/** Index of the leaf to split next, -1 for none. */
+function best(leaves: readonly Leaf[]): number {
+  let at = -1;
+  for (let i = 0; i < leaves.length; i++) if (leaves[i]!.split && (at < 0 || leaves[i]!.split!.gain > leaves[at]!.split!.gain)) at = i;
+  return at;
+}
