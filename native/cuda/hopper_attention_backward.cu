@@ -53,16 +53,16 @@ void start_keys(const OpArgs& args, const AttentionShape& s, const QueryStatisti
   if (splits > 1) start_attention_reduce(args, parts, splits);
 }
 
-template <int kDim, HopperPass kPass>
+template <int kDim, bool kShort>
 void start_queries(const OpArgs& args, const AttentionShape& s, const QueryStatistics* statistics) {
-  using H = HopperBackward<kDim, kPass>;
+  using H = HopperBackward<kDim, kShort ? HopperPass::queries_short : HopperPass::queries>;
   const int items = int(ceil_div(s.queries, H::kOwned)) * s.heads * s.batch;
   HopperBackwardMaps maps{};
   if (!args.dry) {
     maps.owned[0] = map_of_rows<H>(args.in[1], s, s.queries, H::kOwned), maps.owned[1] = map_of_rows<H>(args.in[0], s, s.queries, H::kOwned);
     maps.walked[0] = map_of_rows<H>(args.in[2], s, s.keys, H::kWalk), maps.walked[1] = map_of_rows<H>(args.in[3], s, s.keys, H::kWalk);
   }
-  launch(args, hopper_attention_queries_kernel<kDim, kPass>, dim3(unsigned(std::min(items, args.caps().multiprocessors))), dim3(384), H::kShared, maps,
+  launch(args, hopper_attention_queries_kernel<kDim, kShort>, dim3(unsigned(std::min(items, args.caps().multiprocessors))), dim3(384), H::kShared, maps,
          statistics, args.out[0].as<bf16>(), s, items);
 }
 
@@ -70,8 +70,8 @@ template <int kDim>
 void start(const OpArgs& args, const AttentionShape& s) {
   const QueryStatistics* const statistics = start_attention_statistics(args, s, kLog2E);
   start_keys<kDim>(args, s, statistics);
-  if (s.keys <= kHopperShort) start_queries<kDim, HopperPass::queries_short>(args, s, statistics);
-  else start_queries<kDim, HopperPass::queries>(args, s, statistics);
+  if (s.keys <= kHopperShort) start_queries<kDim, true>(args, s, statistics);
+  else start_queries<kDim, false>(args, s, statistics);
 }
 
 }  // namespace

@@ -66,11 +66,13 @@ ATTUNE_DEVICE void hopper_queries_consume(const AttentionShape& s, int items, co
   }
 }
 
-template <int kDim, HopperPass kPass>
+/// `kShort`: all keys are one tile.
+template <int kDim, bool kShort>
 __global__ void __launch_bounds__(384, 1)
     hopper_attention_queries_kernel(const __grid_constant__ HopperBackwardMaps maps, const QueryStatistics* __restrict__ statistics, bf16* __restrict__ dq,
                                     AttentionShape s, int items) {
   if constexpr (kHopper) {
+    constexpr HopperPass kPass = kShort ? HopperPass::queries_short : HopperPass::queries;
     using H = HopperBackward<kDim, kPass>;
     ATTUNE_SHARED(memory);
     hopper_backward_barriers<H>(memory);
