@@ -7,12 +7,11 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { compileGraph } from "../lib/graph/compile.js";
 import { opTable } from "../lib/graph/op.js";
 import { programTraffic } from "../lib/graph/print.js";
 import type { Instruction, Program, ProgramTensor } from "../lib/graph/program.js";
 import { numel } from "../lib/graph/tensor.js";
-import { buildStep, type Case, everyKernel } from "./full-step.js";
+import { type Case, planStep } from "./full-step.js";
 
 interface Ceilings {
   readonly flops: number;
@@ -65,8 +64,8 @@ const milliseconds = ({ flops, bytes }: Work, on: Ceilings): number => 1e3 * Mat
 const floor = (work: readonly Work[], on: Ceilings): number => work.reduce((sum, w) => sum + milliseconds(w, on), 0);
 
 function compileStep(one: Case): Program[] {
-  const { micro, update } = buildStep(one);
-  return [compileGraph(micro, { name: "micro", target: everyKernel }), compileGraph(update, { name: "update", target: everyKernel })];
+  const { micro, update } = planStep({ ...one, fused: true }).programs;
+  return [micro, update];
 }
 
 const training = ({ rank }: Case): string => (rank ? "LoRA" : "full");
