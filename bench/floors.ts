@@ -140,12 +140,12 @@ function productOf(op: string, out: ProgramTensor, flops: number, geglu: boolean
   return { m, n, k: flops / (2 * m * n), parts: weights ? n / out.shape.at(-1)! : 1 };
 }
 
-/** Channels of a head as attention's products see them: k in 16s, columns in 8s of the size that was compiled. Forward q k^T and p v; backward two passes, in
+/** Channels of a head as attention's products see them: k in 16s, columns in 8s of the size that was compiled (warpgroups: both in 16s, whole swizzle spans). Forward q k^T and p v; backward two passes, in
  *  which q k^T and dy v^T are made twice. */
 function attentionShare(op: string, kernel: string, head: number): number {
   const compiled = Number(/<(\d+)/.exec(kernel)?.[1] ?? head);
   const deep = up(compiled, 16);
-  const wide = up(compiled, 8);
+  const wide = kernel.startsWith("hopper") ? deep : up(compiled, 8);
   return op === "attention" ? (deep + wide) / (2 * head) : (4 * deep + 3 * wide) / (5 * head);
 }
 

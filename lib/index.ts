@@ -134,6 +134,7 @@ export { dspoSdxl } from "./objectives/dspo-sdxl.js";
 export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
 export { sft } from "./objectives/sft.js";
 export type { GenerateOptions, GenerateStep, Size } from "./pipeline/generate-options.js";
+export { JointModel, jointProjections } from "./pipeline/joint-model.js";
 export { type ModelIndex, readModelIndex } from "./pipeline/model-index.js";
 export { DiffusionPipeline, type PipelineLoadOptions, type PipelineLoraOptions } from "./pipeline/pipeline.js";
 export { readSchedule } from "./pipeline/schedule-file.js";

@@ -82,7 +82,7 @@ export const schemas = {
     image: z.string().optional().describe("a picture to begin with"),
     mask: z.string().optional().describe("white is painted anew"),
     strength: share.optional(),
-    lora: z.array(z.string()).optional().describe("adapter file or folder; may be repeated"),
+    lora: z.array(z.string()).optional().describe("adapter file or folder, with its strength after @ (style.safetensors@0.8); may be repeated"),
     batchSize: whole(1).optional(),
     device,
     dtype,

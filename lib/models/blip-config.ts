@@ -42,7 +42,7 @@ export function parseMedConfig(json: unknown, source: string): BlipTextConfig {
   r.only("add_cross_attention", true);
   r.strings("architectures", ["BertModel"], ["BertModel"]);
   r.ignore("attention_probs_dropout_prob", "hidden_dropout_prob", "initializer_range", "pad_token_id", "type_vocab_size", "encoder_width", "torch_dtype");
-  r.ignore("fusion_layer", "transformers_version");
+  r.ignore("fusion_layer", "transformers_version", "reduction_factor", "scale_factor"); // the last two of other uses of the same file
   const [width, heads] = [r.count("hidden_size", 768), r.count("num_attention_heads", 12)];
   if (width % heads !== 0) r.problem("num_attention_heads", `a divisor of hidden_size (${width})`, heads);
   const config = {

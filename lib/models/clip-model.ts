@@ -78,13 +78,13 @@ export class Clip implements AsyncDisposable {
     return new Clip(config, await ModelHandle.load("Clip", store, { folder, baseName, parameterOf: clipParameterOf }, options));
   }
 
-  /** A model of an open file, which stays open, under transformers' names: what `openClipWeights` makes of a checkpoint of open_clip. Throws as `load`. */
+  /** A model of an open file, which is closed, under transformers' names: what `openClipWeights` makes of a checkpoint of open_clip. Throws as `load`. */
   static async fromWeights(config: ClipConfig, file: TensorFile, options: Omit<ClipLoadOptions, "variant">): Promise<Clip> {
     const { device, dtype = "f32", trainable = false, signal } = options;
     checkDType("Clip.fromWeights", dtype, device);
     signal?.throwIfAborted();
     const store = declareClip(config, dtype, { trainable });
-    return new Clip(config, await ModelHandle.from("Clip", store, file, { ...options, parameterOf: clipParameterOf }));
+    return new Clip(config, await ModelHandle.read("Clip", store, file, options, { parameterOf: clipParameterOf }));
   }
 
   /** A model with random weights: `config` is what config.json would hold. */

@@ -54,24 +54,23 @@ export class ModelHandle implements AsyncDisposable {
    *  Throws DataError, WeightsError (missing, unexpected, mismatched), the signal's reason. */
   static async load(subject: string, store: ParameterStore, { folder, baseName, parameterOf }: WeightsPlace, options: ModelLoadOptions): Promise<ModelHandle> {
     options.signal?.throwIfAborted();
-    const file = readWeights(folder, baseName, options.variant);
-    try {
-      return await ModelHandle.from(subject, store, file, { ...options, ...(parameterOf && { parameterOf }) });
-    } finally {
-      file.close();
-    }
+    return ModelHandle.read(subject, store, readWeights(folder, baseName, options.variant), options, parameterOf ? { parameterOf } : {});
   }
 
-  /** The same of an open file, which stays open. */
-  static from(
+  /** The same of a file that is open, which is closed. */
+  static async read(
     subject: string,
     store: ParameterStore,
     file: TensorFile,
-    { device, signal, onProgress, parameterOf }: Omit<ModelLoadOptions, "variant"> & MatchOptions,
+    { device, signal, onProgress }: ModelLoadOptions,
+    names: MatchOptions = {},
   ): Promise<ModelHandle> {
-    const names = parameterOf ? { parameterOf } : {};
-    matchWeights(store, file, names);
-    return ModelHandle.#open(subject, store, device, session => loadWeights(session, store, file, { ...names, signal, onProgress }));
+    try {
+      matchWeights(store, file, names);
+      return await ModelHandle.#open(subject, store, device, session => loadWeights(session, store, file, { ...names, signal, onProgress }));
+    } finally {
+      file.close();
+    }
   }
 
   /** Random weights. */

@@ -42,7 +42,7 @@ export class UNet implements AsyncDisposable {
   ) {
     this.#handle = handle;
     const { store, session } = handle;
-    const component = unetComponent(config, store);
+    const component = unetComponent(config, store.entries.keys());
     const declare = (options: LoraOptions, arena: string): LoraAdapter => adaptUNet(config, store, options, { arena });
     this.adapters = new ModelAdapters({ subject: "UNet", store, session, component, declare, changed: () => handle.forgetPrograms() });
   }

@@ -69,7 +69,7 @@ export class Generator {
       ...(guidanceInterval && { guidanceInterval }),
       seeds: seeds.slice(first, first + count),
       ...(latents && { latents: rows(latents, first, count) }),
-      ...start,
+      ...partOf(start, first, count),
       ...(signal && { signal }),
       ...(onStep && {
         onStep: (step: number, of: number, clean: () => HostTensor) =>
@@ -100,7 +100,7 @@ export class Generator {
     const seeds = seedsOf(options, prompts.length);
     const guided = guidanceOf(options, this.pipeline) !== 1;
     const { condition, uncondition } = await this.#condition(options, prompts, { height, width, guided });
-    return { options, prompts, seeds, height, width, condition, uncondition, start: await this.#start(options, height, width, seeds[0]!) };
+    return { options, prompts, seeds, height, width, condition, uncondition, start: await this.#start(options, height, width, seeds) };
   }
 
   /** Each distinct prompt is encoded once. */
@@ -140,7 +140,7 @@ export class Generator {
   }
 
   /** Where sampling begins: noise, a given picture, or a picture with a hole. */
-  async #start({ image, mask, strength, signal }: GenerateOptions, height: number, width: number, seed: number): Promise<Call["start"]> {
+  async #start({ image, mask, strength, ...control }: GenerateOptions, height: number, width: number, seeds: readonly number[]): Promise<Call["start"]> {
     const { unet, vae } = this.pipeline;
     const channels = vae?.config.latentChannels ?? 3;
     const paints = unet.config.inChannels > channels;
@@ -153,22 +153,46 @@ export class Generator {
     }
     const pixels = pixelsOf(image, height, width);
     const share = { strength: strength ?? (mask ? 1 : 0.8) };
-    const init = await this.#encode(pixels, seed, signal);
+    const init = await this.#encode(pixels, seeds, control);
     if (!mask) return { init, ...share };
     const hole = maskOf(mask, height, width),
       small = latentMask(hole, this.pipeline.factor);
     if (!paints) return { init, mask: small, ...share };
-    const around = await this.#encode(masked(pixels, hole), seed, signal);
-    return { ...(share.strength < 1 && { init, ...share }), extraChannels: joined([small, around], 1) };
+    const around = await this.#encode(masked(pixels, hole), seeds, control);
+    return {
+      ...(share.strength < 1 && { init, ...share }),
+      extraChannels: joined(
+        [
+          gathered(
+            small,
+            seeds.map(() => 0),
+          ),
+          around,
+        ],
+        1,
+      ),
+    };
   }
 
-  /** A sample of the posterior of a picture's latents. */
-  async #encode(pixels: HostTensor, seed: number, signal: AbortSignal | undefined): Promise<HostTensor> {
+  /** Latents [pictures, C, h, w] of one picture, each a sample of the posterior by its own seed. */
+  async #encode(pixels: HostTensor, seeds: readonly number[], { tiling, signal }: Pick<GenerateOptions, "tiling" | "signal">): Promise<HostTensor> {
     const { vae } = this.pipeline;
-    if (!vae) return pixels;
+    if (!vae)
+      return gathered(
+        pixels,
+        seeds.map(() => 0),
+      );
     const control = signal ? { signal } : {};
-    return vae.toLatents(await vae.sample(await vae.encode(pixels, control), { seed }, control), control);
+    const posterior = await vae.encode(pixels, { ...control, ...(tiling !== undefined && { tiling }) });
+    const samples: HostTensor[] = [];
+    for (const seed of seeds) samples.push(await vae.sample(posterior, { seed }, control));
+    return vae.toLatents(joined(samples, 0), control);
   }
+}
+
+/** What a batch begins with: its own rows of what is per picture; the mask is one for all. */
+function partOf({ init, extraChannels, ...rest }: Call["start"], first: number, count: number): Call["start"] {
+  return { ...rest, ...(init && { init: rows(init, first, count) }), ...(extraChannels && { extraChannels: rows(extraChannels, first, count) }) };
 }
 
 function warn(message: string): void {

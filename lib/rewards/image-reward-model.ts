@@ -121,13 +121,13 @@ export class ImageRewardModel implements AsyncDisposable {
     this.#handle = handle;
   }
 
-  /** Of an open file, which stays open: ImageReward.pt or the same in safetensors. Throws ConfigError, WeightsError (missing, unexpected, mismatched), DataError, the signal's reason. */
+  /** Of an open file, which is closed: ImageReward.pt or the same in safetensors. Throws ConfigError, WeightsError (missing, unexpected, mismatched), DataError, the signal's reason. */
   static async fromWeights(config: ImageRewardConfig, file: TensorFile, options: Omit<ModelLoadOptions, "variant">): Promise<ImageRewardModel> {
     const { device, dtype = "f32", trainable = false } = options;
     checkDType("ImageRewardModel", dtype, device);
     options.signal?.throwIfAborted();
     const store = declareImageReward(config, dtype, { trainable });
-    return new ImageRewardModel(config, await ModelHandle.from("ImageReward", store, file, { ...options, parameterOf }));
+    return new ImageRewardModel(config, await ModelHandle.read("ImageReward", store, file, options, { parameterOf }));
   }
 
   /** Random weights. */

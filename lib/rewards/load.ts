@@ -33,7 +33,7 @@ export async function loadClipBackbone(path: string, options: LoadClipBackboneOp
   try {
     return clipBackbone(await Clip.fromWeights(config, openClipWeights(file), options), options);
   } finally {
-    file.close();
+    file.close(); // also where an option was refused before it was read
   }
 }
 

@@ -5,6 +5,7 @@ import path from "node:path";
 import type { Image } from "../../lib/data/image.js";
 import { writeSafetensors } from "../../lib/data/safetensors.js";
 import { openDevice } from "../../lib/device.js";
+import { UNet } from "../../lib/models/unet-model.js";
 import type { GenerateOptions } from "../../lib/pipeline/generate-options.js";
 import { modelIndexOf } from "../../lib/pipeline/model-index.js";
 import { DiffusionPipeline } from "../../lib/pipeline/pipeline.js";
@@ -49,6 +50,14 @@ test("guidance scale 1 runs without the negative prompt, and a negative prompt m
   const [none] = await generate();
   expect(none!.data).toEqual(empty!.data);
   expect(distance(guided!, empty!)).toBeGreaterThan(0);
+});
+
+test("that holds for pictures that begin with a picture, too", async () => {
+  const [image] = await generate({ seed: 1 });
+  const both = await generate({ image: image!, imagesPerPrompt: 2, seed: 4, batchSize: 2 });
+  const [second] = await generate({ image: image!, seed: 5 });
+  expect(second!.data).toEqual(both[1]!.data);
+  expect(distance(both[0]!, both[1]!)).toBeGreaterThan(0.1);
 });
 
 test("image to image keeps more of the picture the less strength it is given", async () => {
@@ -211,4 +220,29 @@ test("an adapter with tensors for no module of the pipeline is refused whole, an
   expect(pipeline.unet.adapters.revision).toBe(before);
   expect(() => pipeline.setAdapters({ odd: 1 })).toThrow(/one that is there, received "odd"/);
   await expect(pipeline.saveLora(at("nothing"), { name: "odd" })).rejects.toThrow(/of an adapter that is there/);
+});
+
+test("a UNet for inpainting is told the mask and what lies around it", async () => {
+  const folder = at();
+  fs.cpSync(source, folder, { recursive: true });
+  const config = JSON.parse(fs.readFileSync(path.join(source, "unet/config.json"), "utf8")) as Record<string, unknown>;
+  const device = await openDevice("cpu");
+  const unet = await UNet.create({ ...config, in_channels: 9 }, { device, seed: 1 });
+  await unet.save(path.join(folder, "unet"));
+  await unet.close();
+  const painter = await DiffusionPipeline.load(folder, { device });
+  try {
+    const options = { prompt: "a cat", steps: 2, ...size, seed: 2, guidanceScale: 1 };
+    await expect(painter.generate(options)).rejects.toThrow(/image and mask to be given: the UNet is one for inpainting/);
+    const paint = async (image: Image, mask: Image, more: Partial<GenerateOptions> = {}) => (await painter.generate({ ...options, image, mask, ...more }))[0]!;
+    const all = await paint(flat(200), flat(255));
+    expect(distance(await paint(flat(20), flat(255)), all)).toBe(0); // all of the picture is hidden, and the run begins with noise
+    expect(distance(await paint(flat(200), flat(0)), all)).toBeGreaterThan(0);
+    expect(distance(await paint(flat(20), flat(0)), await paint(flat(200), flat(0)))).toBeGreaterThan(0);
+    expect(distance(await paint(flat(20), flat(255), { strength: 0.5 }), await paint(flat(200), flat(255), { strength: 0.5 }))).toBeGreaterThan(0);
+    const pair = await painter.generate({ ...options, image: flat(200), mask: flat(0), imagesPerPrompt: 2, batchSize: 2 });
+    expect(pair[0]!.data).toEqual((await paint(flat(200), flat(0))).data);
+  } finally {
+    await painter.close();
+  }
 });

@@ -6,10 +6,12 @@ import { readSafetensors, type SafetensorsFile } from "../../lib/data/safetensor
 import { WordPieceTokenizer } from "../../lib/data/wordpiece.js";
 import { openDevice } from "../../lib/device.js";
 import { WeightsError } from "../../lib/errors.js";
+import { blipLargeVision, parseMedConfig } from "../../lib/models/blip-config.js";
 import type { Clip } from "../../lib/models/clip-model.js";
-import { openClipVitL14 } from "../../lib/models/open-clip.js";
+import { declareClip } from "../../lib/models/clip-parameters.js";
+import { openClipVitH14, openClipVitL14, parseOpenClipConfig } from "../../lib/models/open-clip.js";
 import { dotOf, rowsOf } from "../../lib/rewards/clip-backbone.js";
-import type { ImageRewardModel } from "../../lib/rewards/image-reward-model.js";
+import { declareImageReward, type ImageRewardModel, imageRewardConfig } from "../../lib/rewards/image-reward-model.js";
 import { loadClipBackbone, loadImageReward } from "../../lib/rewards/load.js";
 import { type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
 import { expectClose } from "../support/compare.js";
@@ -61,6 +63,33 @@ describeSets("rewards", folder => {
       await model.close();
       expectClose(numbers(rewards), numbers(file.tensor("out.reward")), 1e-12, "rewards");
       file.close();
+    });
+
+    test("full sizes have as many parameters as the published models", () => {
+      const count = (json: unknown): number => declareClip(parseOpenClipConfig(json, "architecture"), "f32").count;
+      expect([count(openClipVitH14), count(openClipVitL14)]).toEqual([986_109_441, 427_616_513]);
+      // med_config.json as BLIP publishes it, the fields of its other uses included
+      const med = { architectures: ["BertModel"], hidden_act: "gelu", hidden_size: 768, intermediate_size: 3072, layer_norm_eps: 1e-12, vocab_size: 30524 };
+      const more = {
+        max_position_embeddings: 512,
+        num_attention_heads: 12,
+        num_hidden_layers: 12,
+        type_vocab_size: 2,
+        encoder_width: 768,
+        add_cross_attention: true,
+      };
+      const ignored = {
+        attention_probs_dropout_prob: 0.1,
+        hidden_dropout_prob: 0.1,
+        initializer_range: 0.02,
+        pad_token_id: 0,
+        reduction_factor: 16,
+        scale_factor: 1.5,
+      };
+      const text = parseMedConfig({ model_type: "bert", ...med, ...more, ...ignored }, "med_config.json");
+      const config = imageRewardConfig({ vision: blipLargeVision, text });
+      expect(Math.round(declareImageReward(config, "f32").count / 1e6)).toBe(447);
+      expect(() => parseMedConfig({ ...med, hidden_act: "relu", odd: 1 }, "med_config.json")).toThrow(/hidden_act.*odd|odd.*hidden_act/);
     });
 
     test("weights that are another model's are listed by name, and nothing is opened", async () => {

@@ -14,7 +14,7 @@ function unetOf(name: keyof typeof publishedUNets, targets?: readonly string[]):
   const store = declareUNet(config, "f32");
   const { entries } = adaptUNet(config, store, { rank: 4, ...(targets && { targets }) }).store;
   const modules = [...entries.keys()].filter(n => n.endsWith(".lora.down.weight")).map(n => n.replace(".lora.down.weight", ""));
-  return { component: unetComponent(config, store), modules, tensors: entries.size };
+  return { component: unetComponent(config, store.entries.keys()), modules, tensors: entries.size };
 }
 
 /** What sd-scripts adapts in a UNet: all that is linear or 1 x 1 in its transformers. */

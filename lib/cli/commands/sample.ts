@@ -17,7 +17,10 @@ export const sample = defineCommand({
     note(device.description);
     const pipeline = await DiffusionPipeline.load(model, { device, dtype, signal, ...(variant !== undefined && { variant }) });
     try {
-      for (const path of lora) await pipeline.unet.loadLora(path, { signal });
+      for (const given of lora) {
+        const [, path = given, strength = "1"] = /^(.*)@(-?[\d.]+)$/.exec(given) ?? [];
+        await pipeline.loadLora(path, { name: given, strength: Number(strength), signal });
+      }
       await mkdir(output, { recursive: true });
       const read = async (path: string) => decodeImage(await readFile(path), path);
       const pictures = await pipeline.generate({
