@@ -272,6 +272,16 @@ describeSets("rewards", folder => {
     expectClose(own, scores!, 1e-12, "scores");
   });
 
+  test("the aesthetic head's cases are what its collapsed form gives", () => {
+    const file = readSafetensors(join(folder, "aesthetic_cases.safetensors"));
+    const [weight, bias, x, scores] = ["collapsed_weight", "collapsed_bias", "embeddings", "scores_f64"].map(name => numbers(file.tensor(name)));
+    file.close();
+    const collapsed = [...scores!.keys()].map(i => weight!.reduce((sum, w, c) => sum + w * x![i * weight!.length + c]!, bias![0]!));
+    expectClose(collapsed, scores!, 1e-12, "scores");
+  });
+});
+
+describeSets("float-resample", folder => {
   interface Resampled {
     readonly width: number;
     readonly height: number;
@@ -281,7 +291,7 @@ describeSets("rewards", folder => {
     readonly input: number[];
     readonly output: number[];
   }
-  test.each(read<{ cases: Resampled[] }>(folder, "float-resample.json").cases)(
+  test.each(read<{ cases: Resampled[] }>(folder, "cases.json").cases)(
     "torch's bicubic of $width x $height to $toWidth x $toHeight, antialias $antialias",
     ({ width, height, toWidth, toHeight, antialias, input, output }) => {
       const image = { width, height, channels: 2, data: Float32Array.from(input, v => v / 255) };
@@ -289,14 +299,6 @@ describeSets("rewards", folder => {
       expectClose(data, output, 2e-7, "pixels"); // two roundings to f32 of numbers in [0, 1]
     },
   );
-
-  test("the aesthetic head's cases are what its collapsed form gives", () => {
-    const file = readSafetensors(join(folder, "aesthetic_cases.safetensors"));
-    const [weight, bias, x, scores] = ["collapsed_weight", "collapsed_bias", "embeddings", "scores_f64"].map(name => numbers(file.tensor(name)));
-    file.close();
-    const collapsed = [...scores!.keys()].map(i => weight!.reduce((sum, w, c) => sum + w * x![i * weight!.length + c]!, bias![0]!));
-    expectClose(collapsed, scores!, 1e-12, "scores");
-  });
 });
 
 interface Tia2Prompt {

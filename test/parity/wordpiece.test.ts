@@ -1,4 +1,4 @@
-/** WordPiece against the tokenizers library on a small vocabulary: every id of words, scripts, accents, controls, special tokens, and random strings. Set: rewards. */
+/** WordPiece against the tokenizers library on a small vocabulary: every id of words, scripts, accents, controls, special tokens, and random strings. Sets: wordpiece*. */
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,8 +9,8 @@ import { scratchFolder } from "../support/scratch.js";
 
 const at = scratchFolder();
 
-describeSets("rewards", folder => {
-  const golden = JSON.parse(readFileSync(join(folder, "wordpiece.json"), "utf8")) as {
+describeSets("wordpiece", folder => {
+  const golden = JSON.parse(readFileSync(join(folder, "cases.json"), "utf8")) as {
     readonly vocab: string[];
     readonly added: string[];
     readonly cases: { readonly text: string; readonly ids: number[] }[];
