@@ -155,7 +155,7 @@ export {
   type WeightedPart,
   weightedSum,
 } from "./rewards/compose.js";
-export { anyOf, type Contrast, colours, composition, counting, listed, objects, relations } from "./rewards/contrast.js";
+export * as contrast from "./rewards/contrast.js";
 export { aestheticScore, clipRewardScore } from "./rewards/differentiable.js";
 export type { AffineHead } from "./rewards/head.js";
 export { hpsImages } from "./rewards/hps-images.js";

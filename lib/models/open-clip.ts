@@ -65,10 +65,15 @@ interface Source {
 }
 
 /** A view of an open file under transformers' names; closing it closes the file. Names that are none of open_clip's stay, so that the model reports them.
- *  Throws DataError where a matrix of q, k and v does not split into three. */
+ *  Throws DataError where a matrix of q, k and v does not split into three, or two tensors mean one parameter. */
 export function openClipWeights(file: TensorFile): TensorFile {
   const sources = new Map<string, Source>();
-  for (const stored of file.tensors.keys()) for (const [name, source] of renamed(stored)) sources.set(name, source);
+  for (const stored of file.tensors.keys())
+    for (const [name, source] of renamed(stored)) {
+      const other = sources.get(name);
+      if (other) throw new DataError(file.source, `expected one tensor for ${name}, received ${other.stored} and ${stored}`, { field: stored });
+      sources.set(name, source);
+    }
   const find = (name: string): Source => {
     const source = sources.get(name);
     if (!source) throw new DataError(file.source, `expected a tensor that stands for this name, received ${sources.size} others`, { field: name });

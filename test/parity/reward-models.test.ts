@@ -2,14 +2,14 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { readSafetensors, type SafetensorsFile } from "../../lib/data/safetensors.js";
+import { readSafetensors, type SafetensorsFile, writeSafetensors } from "../../lib/data/safetensors.js";
 import { WordPieceTokenizer } from "../../lib/data/wordpiece.js";
 import { openDevice } from "../../lib/device.js";
-import { WeightsError } from "../../lib/errors.js";
+import { ConfigError, WeightsError } from "../../lib/errors.js";
 import { blipLargeVision, parseMedConfig } from "../../lib/models/blip-config.js";
 import type { Clip } from "../../lib/models/clip-model.js";
 import { declareClip } from "../../lib/models/clip-parameters.js";
-import { openClipVitH14, openClipVitL14, parseOpenClipConfig } from "../../lib/models/open-clip.js";
+import { openClipVitH14, openClipVitL14, openClipWeights, parseOpenClipConfig } from "../../lib/models/open-clip.js";
 import { dotOf, rowsOf } from "../../lib/rewards/clip-backbone.js";
 import { declareImageReward, type ImageRewardModel, imageRewardConfig } from "../../lib/rewards/image-reward-model.js";
 import { loadClipBackbone, loadImageReward } from "../../lib/rewards/load.js";
@@ -90,6 +90,42 @@ describeSets("rewards", folder => {
       const config = imageRewardConfig({ vision: blipLargeVision, text });
       expect(Math.round(declareImageReward(config, "f32").count / 1e6)).toBe(447);
       expect(() => parseMedConfig({ ...med, hidden_act: "relu", odd: 1 }, "med_config.json")).toThrow(/hidden_act.*odd|odd.*hidden_act/);
+    });
+
+    test("a file of open_clip whose matrices do not fit is refused by name", async () => {
+      const matrix = (...shape: number[]) => hostTensor("f32", shape);
+      const view = async (tensors: Record<string, HostTensor>): Promise<void> => {
+        await writeSafetensors(at("odd.safetensors"), tensors);
+        const file = readSafetensors(at("odd.safetensors"));
+        try {
+          openClipWeights(file);
+        } finally {
+          file.close();
+        }
+      };
+      await expect(view({ "transformer.resblocks.0.attn.in_proj_weight": matrix(7, 4) })).rejects.toThrow(/in_proj_weight.*q, k and v/);
+      await expect(view({ "visual.proj": matrix(7) })).rejects.toThrow(/visual.proj.*matrix/);
+      await expect(view({ "visual.proj": matrix(7, 3), "visual_projection.weight": matrix(3, 7) })).rejects.toThrow(/one tensor for visual_projection.weight/);
+      for (const json of [undefined, 3, { embed_dim: 8 }, { vision_cfg: [], text_cfg: {} }])
+        expect(() => parseOpenClipConfig(json, "json")).toThrow(ConfigError);
+    });
+
+    test("a tensor of the view is what the session reads: thirds, and turned", () => {
+      const file = readSafetensors(join(folder, "hpsv2-tiny/model.safetensors"));
+      const view = openClipWeights(file);
+      const [stored, turned] = [file.tensor("visual.proj"), view.tensor("visual_projection.weight")];
+      const [rows = 0, columns = 0] = stored.shape;
+      expect(turned.shape).toEqual([columns, rows]);
+      for (const [r, c] of [
+        [0, 0],
+        [3, 1],
+        [rows - 1, columns - 2],
+      ] as const)
+        expect(turned.data[c * rows + r]).toBe(stored.data[r * columns + c]);
+      const joint = numbers(file.tensor("transformer.resblocks.1.attn.in_proj_weight"));
+      const parts = ["q", "k", "v"].flatMap(x => [...numbers(view.tensor(`text_model.encoder.layers.1.self_attn.${x}_proj.weight`))]);
+      expect(parts).toEqual([...joint]);
+      view.close();
     });
 
     test("weights that are another model's are listed by name, and nothing is opened", async () => {
