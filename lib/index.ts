@@ -218,13 +218,8 @@ export {
   type TextNormOptions,
   textNorm,
 } from "./rewards/text-norm.js";
-export {
-  type ChoiceBatch,
-  hpsTrains,
-  type RewardStep,
-  RewardTrainer,
-  type RewardTrainerOptions,
-} from "./rewards/train-reward.js";
+export { RewardTrainer } from "./rewards/train-reward.js";
+export { type ChoiceBatch, hpsTrains, type RewardStep, type RewardTrainerOptions } from "./rewards/train-reward-options.js";
 export { type DdimOptions, ddim } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm } from "./schedulers/ddpm.js";
 export { type DpmSolverAlgorithm, type DpmSolverOptions, dpmSolver } from "./schedulers/dpm-solver.js";
