@@ -90,7 +90,7 @@ export function trainingSquare(image: Image, { resolution, crop: place = "center
 }
 
 /** n / 2, a half to the even side: Python's round, by which torchvision centres. */
-function halfEven(n: number): number {
+export function halfEven(n: number): number {
   const half = n >> 1;
   return n % 2 === 1 && half % 2 === 1 ? half + 1 : half;
 }

@@ -2,7 +2,7 @@
 
 import { type FloatImage, resizeBicubic } from "../data/float-resample.js";
 import { type Image, toRgb } from "../data/image.js";
-import { clipMean, clipStd } from "../data/preprocess.js";
+import { clipMean, clipStd, halfEven } from "../data/preprocess.js";
 import { ConfigError } from "../errors.js";
 import { type HostTensor, hostTensor } from "../util/host-tensor.js";
 
@@ -37,10 +37,4 @@ function floats({ width, height, data }: Image): FloatImage {
   const out = new Float32Array(3 * plane);
   for (let p = 0; p < plane; p++) for (let c = 0; c < 3; c++) out[c * plane + p] = data[3 * p + c]! / 255;
   return { width, height, channels: 3, data: out };
-}
-
-/** n / 2, a half to the even side: torchvision's centre. */
-function halfEven(n: number): number {
-  const half = n >> 1;
-  return n % 2 === 1 && half % 2 === 1 ? half + 1 : half;
 }

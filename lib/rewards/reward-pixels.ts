@@ -2,7 +2,7 @@
  *  does the same with torchvision: to [0, 1], clamped, bicubic on the tensor, the centre square, standardised. */
 
 import { resizeMatrix } from "../data/float-resample.js";
-import { clipMean, clipStd } from "../data/preprocess.js";
+import { clipMean, clipStd, halfEven } from "../data/preprocess.js";
 import { ConfigError, ShapeError } from "../errors.js";
 import { affine, clamp, mul, sub } from "../graph/ops/elementwise.js";
 import { constant } from "../graph/ops/leaf.js";
@@ -22,9 +22,7 @@ export function rewardResize(
   if (!(Number.isSafeInteger(short) && short >= 1)) throw new ConfigError("rewardResize", "height, width", "whole numbers >= 1", [height, width]);
   const along = (side: number): HostTensor => {
     const to = side === short ? size : Math.trunc((size * side) / short);
-    const room = to - size;
-    const half = room >> 1;
-    return resizeMatrix(side, to, { antialias, start: room % 2 === 1 && half % 2 === 1 ? half + 1 : half, length: size }); // torchvision's centre
+    return resizeMatrix(side, to, { antialias, start: halfEven(to - size), length: size });
   };
   return { rows: along(height), columns: along(width) };
 }

@@ -4,6 +4,7 @@ import type { Image } from "../../lib/data/image.js";
 import { clipImages } from "../../lib/data/preprocess.js";
 import { openDevice } from "../../lib/device.js";
 import { ConfigError, ShapeError } from "../../lib/errors.js";
+import { scale } from "../../lib/graph/ops/elementwise.js";
 import { Clip } from "../../lib/models/clip-model.js";
 import { readParameter } from "../../lib/models/load.js";
 import { clipBackbone } from "../../lib/rewards/clip-backbone.js";
@@ -114,6 +115,14 @@ test("a batch that makes the gradient infinite moves nothing", async () => {
   pixels[5] = Number.POSITIVE_INFINITY;
   const { gradNorm } = await trainer.step([{ ...batch, first: hostTensor("f32", batch.first.shape, pixels) }]);
   expect(Number.isFinite(gradNorm)).toBe(false);
+  expect(await weights(clip)).toEqual(before);
+});
+
+test("a gradient whose norm is infinite, though each of its numbers is finite, moves nothing either: not even by decay", async () => {
+  const clip = await make("f64");
+  const before = await weights(clip);
+  const trainer = new RewardTrainer(clip, { learningRate: 1e-2, weightDecay: 0.1, losses: choices => scale(choiceEntropies(choices), 1e200) });
+  expect((await trainer.step([randomBatch(2, 60, [1, 0])])).gradNorm).toBe(Number.POSITIVE_INFINITY);
   expect(await weights(clip)).toEqual(before);
 });
 

@@ -280,6 +280,18 @@ describe("batches and caches", () => {
     expect(await inBatches(numbers, { batchSize: 8 }, async batch => batch.map(x => 2 * x))).toEqual(numbers.map(x => 2 * x));
   });
 
+  test("an aborted signal stops between batches, whatever the work makes of it", async () => {
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    let runs = 0;
+    const work = inBatches([1, 2, 3, 4, 5, 6], { batchSize: 2, signal: controller.signal }, async batch => {
+      if (++runs === 2) controller.abort(reason);
+      return batch;
+    });
+    await expect(work).rejects.toBe(reason);
+    expect(runs).toBe(2);
+  });
+
   test("the least recently used text is forgotten first", () => {
     const cache = new TextCache(2);
     for (const text of ["a", "b"]) cache.set(text, Float64Array.of(1));
@@ -291,7 +303,7 @@ describe("batches and caches", () => {
 
 describe("HPSv2's pictures", () => {
   test("are the others', but for rounding to 8 bits, where nothing overshoots; alpha is dropped", () => {
-    const width = 64;
+    const width = 59; // 7 pixels over at size 32: cropped 4 and 3
     const data = Uint8Array.from({ length: 3 * width * 48 }, (_, i) => 60 + ((Math.floor(i / 3) % width) * 2) / 1);
     const smooth: Image = { width, height: 48, channels: 3, data };
     const [own, others] = [hpsImages([smooth], { size: 32 }), clipImages(smooth, { size: 32, centre: "torchvision" })];
