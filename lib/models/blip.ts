@@ -3,6 +3,7 @@
 
 import { ShapeError } from "../errors.js";
 import { attention } from "../graph/ops/attention.js";
+import { wide } from "../graph/ops/check.js";
 import { add, affine, cast, gelu } from "../graph/ops/elementwise.js";
 import { embedding } from "../graph/ops/embed.js";
 import { l2Normalize } from "../graph/ops/norm.js";
@@ -112,8 +113,9 @@ export function blipProjections(
   p: Params,
   { image, text }: { readonly image: Tensor; readonly text: Tensor },
 ): { readonly image: Tensor; readonly text: Tensor } {
-  return {
-    image: l2Normalize(linear(classToken(image), p.at("vision_proj"), { features })),
-    text: l2Normalize(linear(classToken(text), p.at("text_proj"), { features })),
+  const unit = (states: Tensor, at: Params): Tensor => {
+    const y = linear(classToken(states), at, { features });
+    return l2Normalize(cast(y, wide(y.dtype)));
   };
+  return { image: unit(image, p.at("vision_proj")), text: unit(text, p.at("text_proj")) };
 }

@@ -3,9 +3,11 @@
 
 import type { TensorFile } from "../data/safetensors.js";
 import { DataError } from "../errors.js";
+import { wide } from "../graph/ops/check.js";
+import { cast } from "../graph/ops/elementwise.js";
+import { linear } from "../graph/ops/matmul.js";
 import { reshape } from "../graph/ops/shape.js";
 import type { Tensor } from "../graph/tensor.js";
-import { linear } from "../nn/layers.js";
 import type { Params } from "../nn/params.js";
 import { convert } from "../util/host-tensor.js";
 
@@ -18,9 +20,20 @@ export const headLayers: readonly (readonly [place: number, features: number])[]
   [7, 1],
 ];
 
-/** x [B, C] -> [B]. `p` is at the place of "layers". */
+/** x [B, C] -> [B]. `p` is at the place of "layers". In f32 also of a model of bf16: five roundings to three digits would be most of the score. */
 export function scoreHead(x: Tensor, p: Params, layers: readonly (readonly [number, number])[] = headLayers): Tensor {
-  const y = layers.reduce((h, [place, features]) => linear(h, p.at(`layers.${place}`), { features }), x);
+  const dtype = wide(x.dtype);
+  const y = layers.reduce(
+    (h, [place, features]) => {
+      const own = p.at(`layers.${place}`);
+      const inputs = h.shape.at(-1)!;
+      const init = { bound: Math.sqrt(3) / (x.shape.at(-1)! + 1) }; // the released code draws normal numbers of this deviation
+      return own.scope(() =>
+        linear(h, cast(own.tensor("weight", [features, inputs], { init }), dtype), own.tensor("bias", [features], { init: { value: 0 } })),
+      );
+    },
+    cast(x, dtype),
+  );
   return reshape(y, [x.shape[0]!]);
 }
 

@@ -54,7 +54,7 @@ export function imageRewardScore(
 function rewardOfStates(config: ImageRewardConfig, p: Params, image: Tensor, text: Omit<BlipTextInputs, "image">, options: RecomputeOptions = {}): Tensor {
   const states = blipText(config.text, p.at("blip.text_encoder"), { ...text, image }, options);
   const raw = scoreHead(classToken(states.at(-1)!), p.at("mlp"), config.head);
-  return affine(cast(raw, wide(raw.dtype)), { scale: 1 / config.std, shift: -config.mean / config.std });
+  return affine(raw, { scale: 1 / config.std, shift: -config.mean / config.std });
 }
 
 /** BLIPScore: the cosine of picture and text in BLIP's own space, [B]. */
