@@ -139,7 +139,7 @@ class Stage {
     const [x] = inputs;
     const value = x && inputs.length === 1 ? this.#read(x, numel(x.shape)) : undefined;
     if (!value) return undefined;
-    if (op.name === "reshape") return value;
+    if (op.name === "reshape" || op.name === "stop_gradient") return value;
     if (op.name === "broadcast" && "lane" in value && numel(x!.shape) === 1) return this.#spread(value.lane, count);
     if (op.name === "sum" && count === 1) return { lane: this.#sum(value, numel(x!.shape)) };
     if (op.name === "slice" && "both" in value && attrs.axis === 0 && count === this.#lanes) return halfOf(value.both, Number(attrs.start), this.#lanes);

@@ -34,10 +34,10 @@ export class PreferenceTrainer {
   /** Throws ConfigError where options do not fit each other or the model. */
   constructor(options: TrainerOptions) {
     const settings = settingsOf(options);
-    const { model, lora, optimizer, ema, objective, validation } = settings;
+    const { model, lora, guide, optimizer, ema, objective, validation } = settings;
     this.#settings = settings;
     this.#emaDecay = ema && emaDecay(ema);
-    this.#weights = new RunWeights({ model, lora, optimizer, ema: ema !== undefined, reference: objective.usesReference || validation !== undefined });
+    this.#weights = new RunWeights({ model, lora, guide, optimizer, ema: ema !== undefined, reference: objective.usesReference || validation !== undefined });
   }
 
   /** Steps done. */

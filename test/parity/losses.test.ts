@@ -275,7 +275,7 @@ describe("a beta of another method's scale is refused, with the scale named", ()
   });
   test.each([0.001, 1, -5000, Number.NaN, Number.POSITIVE_INFINITY])("diffusionDpo and dspoSdxl: %p", beta => {
     expect(() => diffusionDpo({ beta })).toThrow(/>= 10.*dspo's scale/);
-    expect(() => dspoSdxl({ beta })).toThrow(/>= 10.*scale of dspo/);
+    expect(() => dspoSdxl({ beta })).toThrow(/>= 10.*dspo's scale/);
   });
   test("defaults are in range", () => {
     expect([dspo(), diffusionDpo(), dspoSdxl()].map(o => o.name)).toEqual(["dspo", "diffusion-dpo", "dspo-sdxl"]);
