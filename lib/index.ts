@@ -51,11 +51,47 @@ export {
 export type { TilingOptions } from "./models/vae-tiles.js";
 export { LoraAdapter, type LoraOptions } from "./nn/lora.js";
 export { ParameterStore, Params } from "./nn/params.js";
+export { adpo } from "./objectives/adpo.js";
+export { adpoListwise, type ListwiseOptions, plackettLuce } from "./objectives/adpo-listwise.js";
+export { conservativeDpo, type LabelNoiseOptions } from "./objectives/conservative-dpo.js";
 export { diffusionDpo } from "./objectives/diffusion-dpo.js";
+export { alphaDivergence, type Divergence, forwardKl, jensenShannon, reverseKl } from "./objectives/divergences.js";
+export { type DmpoOptions, dmpo } from "./objectives/dmpo.js";
 export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
-export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
+export { dspoTwoTemperature, type TwoTemperatureOptions } from "./objectives/dspo-two-temperature.js";
+export { type FDpoOptions, fDpo } from "./objectives/f-dpo.js";
+export { flowDpo } from "./objectives/flow-dpo.js";
+export { hinge } from "./objectives/hinge.js";
+export { type IpoOptions, ipo } from "./objectives/ipo.js";
+export {
+  balancedOffset,
+  convexUtility,
+  type KtoOffset,
+  type KtoOptions,
+  type KtoUtility,
+  kto,
+  lossAverseUtility,
+  meanOffset,
+  prospectUtility,
+  riskSeekingUtility,
+} from "./objectives/kto.js";
+export { type LdDpoOptions, ldDpo } from "./objectives/ld-dpo.js";
+export { type MapoOptions, mapo } from "./objectives/mapo.js";
+export { type Contrast, type McmDpoOptions, mcmDpo } from "./objectives/mcm-dpo.js";
+export { type ModpoOptions, modpo } from "./objectives/modpo.js";
+export type { Arm, ErrorSums, Objective, ObjectiveContext, ObjectiveResult, PairInput } from "./objectives/objective.js";
+export { cofsDpo, type OfsDpoOptions, ofsFast, ofsSlow } from "./objectives/ofs-dpo.js";
+export { exponentialOdds, type LogOdds, negativeError, type OrpoOptions, orpo } from "./objectives/orpo.js";
+export { rdpo } from "./objectives/rdpo.js";
+export { rewardWeighted } from "./objectives/reward-weighted.js";
+export { robustDpo } from "./objectives/robust-dpo.js";
+export { sdpo } from "./objectives/sdpo.js";
 export { sft } from "./objectives/sft.js";
+export { type SmpoOptions, smpo } from "./objectives/smpo.js";
+export { type TdpoOptions, tdpo, tdpo1 } from "./objectives/tdpo.js";
+export { type TgdpoOptions, tgdpo } from "./objectives/tgdpo.js";
+export { givenWeight, minSnr, minSnrVelocity, type PairWeight, weightErrors, weightLosses } from "./objectives/weighting.js";
 export { type DdimOptions, ddim, ddimFromConfig } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm, ddpmFromConfig } from "./schedulers/ddpm.js";
 export type { Scheduler, SchedulerStep } from "./schedulers/scheduler.js";
