@@ -25,9 +25,9 @@ export const convexUtility: KtoUtility = v => softplus(v);
 export type KtoOffset = (g: Tensor, desirable: Tensor) => Tensor;
 /** max(0, mean g): a KL is not negative. */
 export const meanOffset: KtoOffset = g => maximum(mean(g), 0);
-/** Mean of the two classes' means, not clamped: for label ratios far from 1/2. */
+/** Mean of the two classes' means, not clamped: for label ratios far from 1/2. An absent class counts 0: the release adds 1e-6 to a count in float32, which makes it 2^-20 here. */
 export const balancedOffset: KtoOffset = (g, desirable) => {
-  const within = (member: Tensor): Tensor => div(sum(mul(g, member)), shift(sum(member), 1e-6));
+  const within = (member: Tensor): Tensor => div(sum(mul(g, member)), shift(sum(member), 2 ** -20));
   return scale(add(within(desirable), within(affine(desirable, { scale: -1, shift: 1 }))), 0.5);
 };
 
