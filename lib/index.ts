@@ -5,6 +5,14 @@ export { type DeferredTensor, readSafetensors, SafetensorsFile, writeSafetensors
 export { readWeights } from "./data/weights.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
+export {
+  type FlowSchedule,
+  type FlowScheduleOptions,
+  flowSchedule,
+  logitNormalDensity,
+  type TimestepDensity,
+  uniformDensity,
+} from "./diffusion/flow.js";
 export { type NoiseSchedule, type NoiseScheduleOptions, noiseSchedule, noiseScheduleFromConfig, type PredictionType, snr } from "./diffusion/noise-schedule.js";
 export { type SampleOptions, Sampler, type SamplerOptions } from "./diffusion/sampler.js";
 export { unetDenoiser } from "./diffusion/unet-denoiser.js";

@@ -4,7 +4,8 @@
 import { ConfigError } from "../errors.js";
 import { cleanSample, type LinearForm, predictedNoise } from "./prediction.js";
 
-export type PredictionType = "epsilon" | "v_prediction" | "sample";
+/** "flow_prediction": noise - clean, of models of rectified flow. */
+export type PredictionType = "epsilon" | "v_prediction" | "sample" | "flow_prediction";
 export type BetaSchedule = "linear" | "scaled_linear" | "squaredcos_cap_v2";
 
 export interface NoiseScheduleOptions {

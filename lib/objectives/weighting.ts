@@ -53,7 +53,7 @@ function wearing(objective: Objective, { name, uses = [], inputs }: PairWeight):
 /** min(SNR, gamma) / SNR of a model that predicts noise: Hang et al. 2023, arXiv:2303.09556, with gamma 5 as there. */
 export function minSnr(gamma = 5): PairWeight {
   checkRange("minSnr", "gamma", gamma, { above: 0 });
-  return { name: `min-snr-${gamma}`, uses: ["snr"], of: ctx => div(minimum(snrOf(ctx), gamma), snrOf(ctx)) };
+  return { name: `min-snr-${gamma}`, uses: ["snr"], of: ctx => minimum(div(gamma, snrOf(ctx)), 1) }; // also where there is no signal
 }
 
 /** min(SNR, gamma) / (SNR + 1), of a model that predicts v. */
