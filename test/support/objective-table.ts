@@ -35,6 +35,8 @@ export interface ObjectiveRow {
   readonly objective: Objective;
   /** Whether some value is a number without gradient, so that differences of the loss are not its gradient. */
   readonly detached?: true;
+  /** What training lowers, where it is not the loss. */
+  readonly goal?: string;
   /** Loss at policy == reference, where it is a constant. */
   readonly atReference?: number;
 }
@@ -76,7 +78,7 @@ export const objectiveTable: readonly ObjectiveRow[] = [
   { objective: ofsFast({ alpha: 0.5 }), detached: true },
   { objective: ofsSlow({ alpha: 0.5 }), detached: true },
   { objective: cofsDpo({ memoryWeight: 2 }) },
-  { objective: sdpo(diffusionDpo()), detached: true, atReference: ln2 },
+  { objective: sdpo(diffusionDpo()), detached: true, atReference: ln2, goal: "winnerError" },
   { objective: sdpo(dspo({ beta: 0.5 }), { mu: 0.2 }), detached: true },
   { objective: weightErrors(diffusionDpo(), minSnr()), atReference: ln2 },
   { objective: weightLosses(diffusionDpo(), minSnrVelocity()) },
