@@ -41,7 +41,7 @@ export function referenceFreeMetrics(margin: Tensor, winnerError: Tensor, loserE
   return { margin: mean(margin), marginAccuracy: mean(greater(margin, 0)), winnerError: mean(winnerError), loserError: mean(loserError) };
 }
 
-/** x / (e^x - 1) for x >= 0, and its gradient, to rounding: (x / 2) / tanh(x / 2) - x / 2, and a series below 0.01. */
+/** x / (e^x - 1) for x >= 0, and its gradient, to the rounding of 1 and of x: (x / 2) / tanh(x / 2) - x / 2, and a series below 0.01. */
 export function decay(x: Tensor): Tensor {
   const small = add(shift(scale(x, -0.5), 1), sub(scale(square(x), 1 / 12), scale(square(square(x)), 1 / 720)));
   const half = scale(maximum(x, 0.01), 0.5);

@@ -311,4 +311,18 @@ describe("other laws", () => {
     const [a, b] = [await run(objective, inputs), await run(objective, moved)];
     expect(b.loss).toBeCloseTo(a.loss, 10);
   });
+
+  test("of two pictures a listwise loss knows that one is better: advantages 1 and -1, so odds of e^(2 / temperature)", async () => {
+    const objective = adpoListwise({ size: 2, beta: 400, rewardTemperature: 0.8 });
+    const inputs = stageInputs(objective, batch);
+    const rewards = hostTensor("f64", [batch, 2], Float64Array.from([3, 1, 7, 2, 0.5, 0.25]));
+    const odds = Math.exp(2 / 0.8);
+    const preference = hostTensor("f64", [batch], new Float64Array(batch).fill(odds / (1 + odds)));
+    const [list, soft] = [
+      await run(objective, { ...inputs, "extras/rewards": rewards }),
+      await run(adpo({ beta: 400 }), { ...inputs, "extras/preference": preference }),
+    ];
+    expect(list.loss).toBeCloseTo(soft.loss, 12);
+    expectClose(list.gradient, soft.gradient, 1e-12, "gradient");
+  });
 });
