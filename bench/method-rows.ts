@@ -1,5 +1,5 @@
-/** The methods of bench/methods.ts with their settings on the demo's task: defaults, at a learning rate of 1e-4 where the loss holds a denoising error, and 2e-5 where it is made of
- *  margins, as the demo has them for SFT, DSPO and Diffusion-DPO. */
+/** The methods of bench/methods.ts with their settings on the demo's task: defaults, at a learning rate of 1e-4 where the loss holds a denoising error, and
+ *  2e-5 where it is made of margins, as the demo has them for SFT, DSPO and Diffusion-DPO. */
 
 import { adpo } from "../lib/objectives/adpo.js";
 import { conservativeDpo } from "../lib/objectives/conservative-dpo.js";

@@ -1,6 +1,6 @@
-/** `node build/ts/bench/methods.js [--filter ipo] [--steps 200]`: every objective on the demo's task, one after the other, from the same base model, pairs, order, noise and number of steps.
- *  Prints a row per method: held-out implicit accuracy and error ratios, and what 137 prompts without any label look like afterwards. A comparison of settings on a toy,
- *  not a ranking of methods: learning rates are round numbers, not tuned. */
+/** `node build/ts/bench/methods.js [--filter ipo] [--steps 200]`: every objective on the demo's task, one after the other, from the same base model, pairs,
+ *  order, noise and number of steps. Prints a row per method: held-out implicit accuracy and error ratios, and what 137 prompts without any label look like
+ *  afterwards. A comparison of settings on a toy, not a ranking of methods: learning rates are round numbers, not tuned. */
 
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";

@@ -1,5 +1,6 @@
-/** Rectified flow: x = (1 - sigma) x0 + sigma noise, and the model predicts the velocity noise - x0 (Lipman et al. 2023, arXiv:2210.02747; Esser et al. 2024, arXiv:2403.03206).
- *  The noise levels are a table, as for any other schedule, so that timesteps are drawn, validated and resumed alike; the model is told 1000 sigma. */
+/** Rectified flow: x = (1 - sigma) x0 + sigma noise, and the model predicts the velocity noise - x0 (Lipman et al. 2023, arXiv:2210.02747; Esser et al.
+ *  2024, arXiv:2403.03206). The noise levels are a table, as for any other schedule, so that timesteps are drawn, validated and resumed alike; the model is
+ *  told 1000 sigma. */
 
 import { ConfigError } from "../errors.js";
 import { add, cast, clamp, mul, scale, shift as shiftBy, sigmoid, sub } from "../graph/ops/elementwise.js";
@@ -16,7 +17,8 @@ export type TimestepDensity = (count: number, options: { readonly steps: number;
 /** Every noise level alike. */
 export const uniformDensity: TimestepDensity = (count, { steps, stream }) => randomInt([count], { low: 0, high: steps, stream });
 
-/** sigmoid of a normal number: levels in the middle most often. A positive mean prefers noise (in the training scripts of SD3, which count from the other end, a negative one). */
+/** sigmoid of a normal number: levels in the middle most often. A positive mean prefers noise (in the training scripts of SD3, which count from the other
+ *  end, a negative one). */
 export function logitNormalDensity({ mean = 0, deviation = 1 }: { mean?: number; deviation?: number } = {}): TimestepDensity {
   if (!(deviation > 0 && Number.isFinite(deviation))) throw new ConfigError("logitNormalDensity", "deviation", "a finite number > 0", deviation);
   if (!Number.isFinite(mean)) throw new ConfigError("logitNormalDensity", "mean", "a finite number", mean);
@@ -66,7 +68,8 @@ export function flowOf(schedule: NoiseSchedule): FlowProcess | undefined {
   return (schedule as Partial<FlowSchedule>).flow;
 }
 
-/** Samples [B, H, W, C] on their way to `noise`, at these indices i32 [B]: noisy sample, velocity, and the timestep 1000 sigma as the model takes it, f32 [B]. */
+/** Samples [B, H, W, C] on their way to `noise`, at these indices i32 [B]: noisy sample, velocity, and the timestep 1000 sigma as the model takes it, f32
+ *  [B]. */
 export function flowNoised({ sigmas }: FlowProcess, clean: Tensor, noise: Tensor, index: Tensor) {
   const sigma = reshape(embedding(constant(Array.from(sigmas), [sigmas.length, 1], "f32"), index), [index.shape[0]!]);
   const target = sub(noise, clean);

@@ -34,8 +34,8 @@ export function drawTimesteps(schedule: NoiseSchedule, count: number): Tensor {
   return scope("noise", () => randomInt([count], { low: 0, high: schedule.steps, stream: streams.timestep }));
 }
 
-/** Clean winners and their losers [B, H, W, C] (or single samples) with one noise and timestep a pair, winners first. The standard normal noise of `stream` is made
- *  where it is used: it is never stored. */
+/** Clean winners and their losers [B, H, W, C] (or single samples) with one noise and timestep a pair, winners first. The standard normal noise of `stream`
+ *  is made where it is used: it is never stored. */
 export function noisePairs(
   schedule: NoiseSchedule,
   { stream, ...pair }: { readonly winners: Tensor; readonly losers?: Tensor; readonly timestep: Tensor; readonly stream: number },

@@ -1,6 +1,7 @@
-/** Groups of G pictures of one prompt, each with a reward: listwise ADPO, Wang 2025, arXiv:2510.18913, eq. 12, and the Plackett-Luce likelihood of their ranking. With r_i = -kappa D_i the log-ratio to
- *  the anchor, ADPO is KL(q || softmax(r / tau)), q = softmax(advantage / rewardTemperature), advantages the group's z-scores. The author's released default is another loss, a smoothed
- *  ListMLE of the first three places; the paper is followed, and `plackettLuce` is the plain ListMLE. Two pictures and hard labels make either Diffusion-DPO. */
+/** Groups of G pictures of one prompt, each with a reward: listwise ADPO, Wang 2025, arXiv:2510.18913, and the Plackett-Luce likelihood of their
+ *  ranking. With r_i = -kappa D_i the log-ratio to the anchor, ADPO is KL(q || softmax(r / tau)), q = softmax(advantage / rewardTemperature), advantages
+ *  the group's z-scores. The author's released default is another loss, a smoothed ListMLE of the first three places; the paper is followed, and
+ *  `plackettLuce` is the plain ListMLE. Two pictures and hard labels make either Diffusion-DPO. */
 
 import { add, div, exp, greater, log, maximum, mean, mul, scale, select, shift, sqrt, square, sub } from "../graph/ops/elementwise.js";
 import { reshape, slice, stopGradient } from "../graph/ops/shape.js";
@@ -16,7 +17,8 @@ export interface ListwiseOptions {
   readonly beta?: number;
 }
 
-/** Every batch brings `extras.rewards`, [B, size]: any numbers, higher is better. rewardTemperature: of the targets, in units of the group's standard deviation (default 1). */
+/** Every batch brings `extras.rewards`, [B, size]: any numbers, higher is better. rewardTemperature: of the targets, in units of the group's standard
+ *  deviation (default 1). */
 export function adpoListwise({ size, beta = 2000, rewardTemperature = 1 }: ListwiseOptions & { rewardTemperature?: number }): Objective {
   checkRange("adpoListwise", "rewardTemperature", rewardTemperature, { above: 0 });
   return listwise("adpoListwise", "adpo-listwise", { size, beta }, (scores, rewards) => adpoGroupLoss(scores, zScores(rewards), rewardTemperature));

@@ -1,5 +1,6 @@
-/** ADPO, Wang 2025, arXiv:2510.18913, pairwise: soft labels on the log-ratio to an anchor, KL((q, 1 - q) || softmax((r_w, r_l) / tau)) with q the probability that the winner is better. With
- *  hard labels it is Diffusion-DPO, with a constant q conservativeDpo, each up to the entropy of the labels. The anchor is the frozen reference; adpo-listwise.ts has groups. */
+/** ADPO, Wang 2025, arXiv:2510.18913, pairwise: soft labels on the log-ratio to an anchor, KL((q, 1 - q) || softmax((r_w, r_l) / tau)) with q the
+ *  probability that the winner is better. With hard labels it is Diffusion-DPO, with a constant q conservativeDpo, each up to the entropy of the labels.
+ *  The anchor is the frozen reference; adpo-listwise.ts has groups. */
 
 import { add, affine, clamp, greater, log, mul, neg, select, softplus, sub } from "../graph/ops/elementwise.js";
 import type { Tensor } from "../graph/tensor.js";

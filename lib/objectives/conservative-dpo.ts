@@ -1,5 +1,5 @@
-/** Conservative DPO, Mitchell 2023 (https://ericmitchell.ai/cdpo.pdf, eq. 3): each label is believed to be wrong with probability `labelNoise`, so the loss is the
- *  mixture (1 - l) softplus(-s) + l softplus(s). The margin is no longer driven to infinity: its optimum is ln((1 - l) / l). */
+/** Conservative DPO, Mitchell 2023 (https://ericmitchell.ai/cdpo.pdf): each label is believed to be wrong with probability `labelNoise`, so the loss
+ *  is the mixture (1 - l) softplus(-s) + l softplus(s). The margin is no longer driven to infinity: its optimum is ln((1 - l) / l). */
 
 import { add, neg, scale, softplus } from "../graph/ops/elementwise.js";
 import { checkErrorBeta, checkRange } from "./checks.js";

@@ -1,5 +1,5 @@
 /** Divergences between policy and reference, as f-DPO needs them: f'(u) of the likelihood ratio u = e^r, up to a constant, as a function of the log-ratio r.
- *  Wang et al. 2023, arXiv:2309.16240, table 1. */
+ *  Wang et al. 2023, arXiv:2309.16240. */
 
 import { clamp, exp, neg, scale, softplus } from "../graph/ops/elementwise.js";
 import type { Tensor } from "../graph/tensor.js";

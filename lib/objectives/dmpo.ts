@@ -1,6 +1,6 @@
-/** DMPO, divergence minimization preference optimization, Li et al. 2025, arXiv:2507.07510, as re-implemented by AIDC-AI/Diffusion-SDPO (train.py, dmpo): the reverse KL from the
- *  policy's preference to a label that is nearly certain, KL(Bernoulli(sigmoid s) || Bernoulli(1 - smoothing)), s = -(beta / 2) (D_w - D_l). Its slope
- *  sigmoid(s) sigmoid(-s) (s - logit(1 - smoothing)) vanishes for pairs that the policy contradicts badly: mode-seeking among pairs. */
+/** DMPO, divergence minimization preference optimization, Li et al. 2025, arXiv:2507.07510, as re-implemented by AIDC-AI/Diffusion-SDPO (train.py, dmpo):
+ *  the reverse KL from the policy's preference to a label that is nearly certain, KL(Bernoulli(sigmoid s) || Bernoulli(1 - smoothing)), s = -(beta / 2)
+ *  (D_w - D_l). Its slope sigmoid(s) sigmoid(-s) (s - logit(1 - smoothing)) vanishes for pairs that the policy contradicts badly: mode-seeking among pairs. */
 
 import { add, mul, neg, scale, shift, sigmoid, softplus } from "../graph/ops/elementwise.js";
 import { checkErrorBeta, checkRange } from "./checks.js";

@@ -1,7 +1,7 @@
 /** DSPO with a temperature for each of its two places, so that the preference weight takes part. In the released form one beta is both: small enough for the
- *  score term it leaves the sigmoid at 1/2 and the method is sft; large enough for the sigmoid it climbs the winner's error. Here beta is the inverse temperature of
- *  the implicit reward, and scoreBeta the strength of the score term: s = -(beta / 2) (D_w - D_l), L = mean (d_w - scoreBeta sigmoid(-s) p_w)^2.
- *  Our extension, in no paper; scoreBeta = beta is dspo. */
+ *  score term it leaves the sigmoid at 1/2 and the method is sft; large enough for the sigmoid it climbs the winner's error. Here beta is the inverse
+ *  temperature of the implicit reward, and scoreBeta the strength of the score term: s = -(beta / 2) (D_w - D_l), L = mean (d_w - scoreBeta sigmoid(-s)
+ *  p_w)^2. Our extension, in no paper; scoreBeta = beta is dspo. */
 
 import { scale, sigmoid } from "../graph/ops/elementwise.js";
 import { stopGradient } from "../graph/ops/shape.js";

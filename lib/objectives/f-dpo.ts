@@ -1,5 +1,5 @@
-/** f-DPO, Wang et al. 2023, arXiv:2309.16240, eq. 9: Diffusion-DPO with another divergence than reverse KL between policy and reference. The margin is
- *  beta (f'(u_w) - f'(u_l)) with u = e^r the likelihood ratio, and r = -kappa D its estimate at one timestep. Unlike in DPO the two sides weigh differently, and
+/** f-DPO, Wang et al. 2023, arXiv:2309.16240: Diffusion-DPO with another divergence than reverse KL between policy and reference. The margin is beta
+ *  (f'(u_w) - f'(u_l)) with u = e^r the likelihood ratio, and r = -kappa D its estimate at one timestep. Unlike in DPO the two sides weigh differently, and
  *  kappa and beta are two knobs: kappa sets how far from 1 the ratios are, so what the divergence sees. */
 
 import { neg, scale, softplus, sub } from "../graph/ops/elementwise.js";

@@ -1,5 +1,6 @@
-/** The hinge loss of SLiC, Zhao et al. 2023, arXiv:2305.10425, on the implicit margin: L = mean max(0, 1 - s), s = -(beta / 2) (D_w - D_l). Pairs that are won by
- *  a margin of 1 stop pulling; all others pull alike, however wrong they are. diffusers' script has no 1/2 in its margin: its beta is half of this one. */
+/** The hinge loss of SLiC, Zhao et al. 2023, arXiv:2305.10425, on the implicit margin: L = mean max(0, 1 - s), s = -(beta / 2) (D_w - D_l). Pairs that are
+ *  won by a margin of 1 stop pulling; all others pull alike, however wrong they are. diffusers' script has no 1/2 in its margin: its beta is half of this
+ *  one. */
 
 import { affine, relu } from "../graph/ops/elementwise.js";
 import { checkErrorBeta } from "./checks.js";

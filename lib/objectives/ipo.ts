@@ -1,6 +1,6 @@
-/** IPO, Azar et al. 2024, arXiv:2310.12036, eq. 17: the log-ratio margin is regressed onto 1 / (2 tau), so that a pair that is won by far stops pulling.
- *  L = mean (m - 1 / (2 tau))^2 with m = -kappa (D_w - D_l). diffusers' script has kappa = 1 and its beta for tau (and reads an option that does not exist); with
- *  errors of 1e-3 its target is far away or next to nothing, so kappa brings errors to log-ratios first. */
+/** IPO, Azar et al. 2024, arXiv:2310.12036, eq. 17: the log-ratio margin is regressed onto 1 / (2 tau), so that a pair that is won by far stops pulling. L
+ *  = mean (m - 1 / (2 tau))^2 with m = -kappa (D_w - D_l). diffusers' script has kappa = 1 and its beta for tau (and reads an option that does not exist);
+ *  with errors of 1e-3 its target is far away or next to nothing, so kappa brings errors to log-ratios first. */
 
 import { shift, square } from "../graph/ops/elementwise.js";
 import { checkKappa, checkLogRatioBeta } from "./checks.js";

@@ -1,6 +1,6 @@
-/** Diffusion-KTO, Li et al. 2024, arXiv:2404.04465, eq. 8, as released (jacklishufan/diffusion-kto): pictures are liked or not, no pairs are needed. Each has noise and timestep of its own,
- *  g = -D, u = beta (g - z0), v = +-u by its label, and L = mean lambda (1 - h(v)). z0, the batch's mean of g, stands for the KL to the reference; no gradient flows through
- *  it. There is no 1/2 before beta. z0 follows the micro-batch: below about 8 pictures it is noise. */
+/** Diffusion-KTO, Li et al. 2024, arXiv:2404.04465, eq. 8, as released (jacklishufan/diffusion-kto): pictures are liked or not, no pairs are needed. Each
+ *  has noise and timestep of its own, g = -D, u = beta (g - z0), v = +-u by its label, and L = mean lambda (1 - h(v)). z0, the batch's mean of g, stands
+ *  for the KL to the reference; no gradient flows through it. There is no 1/2 before beta. z0 follows the micro-batch: below about 8 pictures it is noise. */
 
 import { ConfigError } from "../errors.js";
 import { abs, add, affine, div, greater, maximum, mean, mul, neg, scale, select, shift, sigmoid, softplus, sub } from "../graph/ops/elementwise.js";
@@ -25,7 +25,8 @@ export const convexUtility: KtoUtility = v => softplus(v);
 export type KtoOffset = (g: Tensor, desirable: Tensor) => Tensor;
 /** max(0, mean g): a KL is not negative. */
 export const meanOffset: KtoOffset = g => maximum(mean(g), 0);
-/** Mean of the two classes' means, not clamped: for label ratios far from 1/2. An absent class counts 0: the release adds 1e-6 to a count in float32, which makes it 2^-20 here. */
+/** Mean of the two classes' means, not clamped: for label ratios far from 1/2. An absent class counts 0: the release adds 1e-6 to a count in float32, which
+ *  makes it 2^-20 here. */
 export const balancedOffset: KtoOffset = (g, desirable) => {
   const within = (member: Tensor): Tensor => div(sum(mul(g, member)), shift(sum(member), 2 ** -20));
   return scale(add(within(desirable), within(affine(desirable, { scale: -1, shift: 1 }))), 0.5);

@@ -1,6 +1,7 @@
-/** LD-DPO, Liu et al. 2024, arXiv:2409.06411, eq. 9: what one answer of a pair has beyond the length of the other counts alpha times, so that length itself is not preferred. A picture has no
- *  suffix; its length is the part of the latent that holds it (rows, where pictures of other shapes were padded at their end), in segments. The log-ratio is the sum over segments that
- *  hold picture: the padding counts nothing. Pairs of equal length are Diffusion-DPO's. The mapping is ours; the arithmetic is that of TRL. */
+/** LD-DPO, Liu et al. 2024, arXiv:2409.06411: what one answer of a pair has beyond the length of the other counts alpha times, so that length itself
+ *  is not preferred. A picture has no suffix; its length is the part of the latent that holds it (rows, where pictures of other shapes were padded at their
+ *  end), in segments. The log-ratio is the sum over segments that hold picture: the padding counts nothing. Pairs of equal length are Diffusion-DPO's. The
+ *  mapping is ours; the arithmetic is that of TRL. */
 
 import { add, greater, minimum, mul, neg, scale, softplus, sub } from "../graph/ops/elementwise.js";
 import { constant } from "../graph/ops/leaf.js";

@@ -1,6 +1,7 @@
-/** MaPO, Hong et al. 2024, arXiv:2406.06424, as released (mapo-t2i/mapo train.py): no reference. The likelihood of a sample is stood for by phi(x) = x / (e^x - 1) of its
- *  error x = snr E, and the winner's is pulled above the loser's while its error is denoised: L = mean E_w + beta mean softplus(-T (phi_w - phi_l)), T = 1000.
- *  The paper's second version has phi^beta and no T; the release is followed. Its exp(x) - 1 in f32 loses what small errors have; here phi is a series there. */
+/** MaPO, Hong et al. 2024, arXiv:2406.06424, as released (mapo-t2i/mapo train.py): no reference. The likelihood of a sample is stood for by phi(x) = x /
+ *  (e^x - 1) of its error x = snr E, and the winner's is pulled above the loser's while its error is denoised: L = mean E_w + beta mean softplus(-T (phi_w
+ *  - phi_l)), T = 1000. The paper's second version has phi^beta and no T; the release is followed. Its exp(x) - 1 in f32 loses what small errors have; here
+ *  phi is a series there. */
 
 import { add, div, greater, maximum, mean, neg, scale, select, shift, softplus, square, sub, tanh } from "../graph/ops/elementwise.js";
 import type { Tensor } from "../graph/tensor.js";

@@ -1,6 +1,7 @@
-/** MCM-DPO, Fu et al. 2025, arXiv:2510.00647, eq. 10, for pictures: the right picture under the right condition against all seven ways in which context, guiding image and picture can be wrong, in one
- *  sigmoid: L = mean softplus(-sum_k (w_k / norm) (s_right - s_k)). The picture is the answer (winner or loser); context and image are the two halves of the condition, for instance the prompt and the
- *  picture that an image-conditioned model looks at. Weight on `answer` alone is Diffusion-DPO. The roles are ours; the arithmetic is that of the release. */
+/** MCM-DPO, Fu et al. 2025, arXiv:2510.00647, for pictures: the right picture under the right condition against all seven ways in which context,
+ *  guiding image and picture can be wrong, in one sigmoid: L = mean softplus(-sum_k (w_k / norm) (s_right - s_k)). The picture is the answer (winner or
+ *  loser); context and image are the two halves of the condition, for instance the prompt and the picture that an image-conditioned model looks at. Weight
+ *  on `answer` alone is Diffusion-DPO. The roles are ours; the arithmetic is that of the release. */
 
 import { ConfigError } from "../errors.js";
 import { add, neg, scale, softplus } from "../graph/ops/elementwise.js";
@@ -22,7 +23,8 @@ const contrasts = {
 export type Contrast = keyof typeof contrasts;
 
 export interface McmDpoOptions {
-  /** Weight of each contrast, >= 0 (default 1 for each single fault, 0.5 for each pair and for all three; the release trains several settings). Those of weight 0 are not run. */
+  /** Weight of each contrast, >= 0 (default 1 for each single fault, 0.5 for each pair and for all three; the release trains several settings). Those of
+   *  weight 0 are not run. */
   readonly weights?: Partial<Record<Contrast, number>>;
   /** Divides the weights (default: their sum). */
   readonly norm?: number;
@@ -32,7 +34,8 @@ export interface McmDpoOptions {
 
 const usualWeights = { answer: 1, image: 1, context: 1, imageAndAnswer: 0.5, contextAndAnswer: 0.5, contextAndImage: 0.5, everything: 0.5 };
 
-/** Batches bring `conditions.context`, `conditions.image` and `conditions.both`: the pair's condition with the context, the image, or both exchanged. Every contrast costs as much as a sample more. */
+/** Batches bring `conditions.context`, `conditions.image` and `conditions.both`: the pair's condition with the context, the image, or both exchanged. Every
+ *  contrast costs as much as a sample more. */
 export function mcmDpo({ weights = usualWeights, norm, beta = 2000 }: McmDpoOptions = {}): Objective {
   checkErrorBeta("mcmDpo", beta);
   for (const [name, weight] of Object.entries(weights)) checkRange("mcmDpo", `weights.${name}`, weight, { least: 0 });

@@ -1,5 +1,6 @@
-/** MODPO, Zhou et al. 2024, arXiv:2310.03708, eq. 8: preferences along one dimension, and frozen rewards along others as margins. With weights w_0 of what the pairs are labelled by and w_k of
- *  reward k,  s = ((r_w - r_l) beta - sum_k w_k (R_k,w - R_k,l)) / w_0,  L = mean softplus(-s): its optimum is that of the weighted sum of all rewards. One run per w traces the Pareto front. */
+/** MODPO, Zhou et al. 2024, arXiv:2310.03708: preferences along one dimension, and frozen rewards along others as margins. With weights w_0 of what
+ *  the pairs are labelled by and w_k of reward k, s = ((r_w - r_l) beta - sum_k w_k (R_k,w - R_k,l)) / w_0, L = mean softplus(-s): its optimum is that of
+ *  the weighted sum of all rewards. One run per w traces the Pareto front. */
 
 import { ConfigError } from "../errors.js";
 import { mul, neg, scale, softplus, sub } from "../graph/ops/elementwise.js";

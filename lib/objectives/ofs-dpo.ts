@@ -1,6 +1,7 @@
-/** OFS-DPO and COFS-DPO, after Qi et al. 2024, arXiv:2406.05534: two adapters on one frozen model chase each other through a stream of preferences. With m_F, m_S their margins against the reference and
- *  chase = softplus(-(m_F - m_S)), the other module detached:  L_fast = softplus(-m_F) + alpha chase,  L_slow = softplus(-m_S) - alpha chase. Where the two agree the chase still pulls by alpha / 2, when DPO's
- *  own gradient has vanished. Roles are exchanged every so many steps: whoever has the lower DPO loss is fast. The equations are those of a third party's code; the authors' was not seen. */
+/** OFS-DPO and COFS-DPO, after Qi et al. 2024, arXiv:2406.05534: two adapters on one frozen model chase each other through a stream of preferences. With
+ *  m_F, m_S their margins against the reference and chase = softplus(-(m_F - m_S)), the other module detached: L_fast = softplus(-m_F) + alpha chase,
+ *  L_slow = softplus(-m_S) - alpha chase. Where the two agree the chase still pulls by alpha / 2, when DPO's own gradient has vanished. Roles are exchanged
+ *  every so many steps: whoever has the lower DPO loss is fast. The equations are those of a third party's code; the authors' was not seen. */
 
 import { add, mul, neg, scale, softplus, sub } from "../graph/ops/elementwise.js";
 import { stopGradient } from "../graph/ops/shape.js";
@@ -42,8 +43,8 @@ export function ofsDpoLoss(ctx: ObjectiveContext, { beta, alpha, role }: { beta:
   return pairResult(ctx, add(softplus(neg(own)), scale(softplus(neg(lead)), role * alpha)), own);
 }
 
-/** The objective of the mixture of fast adapters, theta = sum_i lambda_i theta_i: DPO on the current domain and on pairs remembered of earlier ones. memoryWeight: what a remembered pair counts
- *  (default 1). Every batch brings `extras.remembered`, [B]: 1 for a pair from memory, else 0. */
+/** The objective of the mixture of fast adapters, theta = sum_i lambda_i theta_i: DPO on the current domain and on pairs remembered of earlier ones.
+ *  memoryWeight: what a remembered pair counts (default 1). Every batch brings `extras.remembered`, [B]: 1 for a pair from memory, else 0. */
 export function cofsDpo({ beta = 2000, memoryWeight = 1 }: { beta?: number; memoryWeight?: number } = {}): Objective {
   checkErrorBeta("cofsDpo", beta);
   checkRange("cofsDpo", "memoryWeight", memoryWeight, { least: 0 });

@@ -1,6 +1,6 @@
-/** ORPO, Hong et al. 2024, arXiv:2403.07691, eq. 6, for diffusion: no reference; L = mean E_w + beta mean softplus(-(ln odds_w - ln odds_l)). The likelihood of a sample is
- *  P = e^(-kappa E), so ln odds = ln P - ln(1 - P) = -ln(e^(kappa E) - 1); for small errors the margin is ln(E_l / E_w). diffusers' script takes E_w - E_l for the margin, which has
- *  the wrong sign (it trains the loser too) and is no odds; it is not followed. */
+/** ORPO, Hong et al. 2024, arXiv:2403.07691, for diffusion: no reference; L = mean E_w + beta mean softplus(-(ln odds_w - ln odds_l)). The likelihood
+ *  of a sample is P = e^(-kappa E), so ln odds = ln P - ln(1 - P) = -ln(e^(kappa E) - 1); for small errors the margin is ln(E_l / E_w). diffusers' script
+ *  takes E_w - E_l for the margin, which has the wrong sign (it trains the loser too) and is no odds; it is not followed. */
 
 import { add, clamp, exp, log, neg, scale, shift, softplus, sub } from "../graph/ops/elementwise.js";
 import type { Tensor } from "../graph/tensor.js";

@@ -1,6 +1,7 @@
-/** rDPO, Xing et al. 2025 (Re-Align), arXiv:2502.13146, eq. 5, with prompt and picture changing places: beside the preferred picture of a prompt, the preferred prompt of a picture. The winner is
- *  scored once more under a contrasting condition (a near prompt, or one with an attribute swapped), and must be likelier under its own:
- *  L = mean softplus(-(s_w - s_l)) + softplus(-(s_w - s_c)). A model that ignores its prompt keeps ln 2 in the second term. The release comments out the KL and anchor terms of the text; so do we. */
+/** rDPO, Xing et al. 2025 (Re-Align), arXiv:2502.13146, with prompt and picture changing places: beside the preferred picture of a prompt, the
+ *  preferred prompt of a picture. The winner is scored once more under a contrasting condition (a near prompt, or one with an attribute swapped), and must
+ *  be likelier under its own: L = mean softplus(-(s_w - s_l)) + softplus(-(s_w - s_c)). A model that ignores its prompt keeps ln 2 in the second term. The
+ *  release comments out the KL and anchor terms of the text; so do we. */
 
 import { add, neg, softplus } from "../graph/ops/elementwise.js";
 import { concat } from "../graph/ops/shape.js";

@@ -1,6 +1,6 @@
-/** Robust DPO, Chowdhury et al. 2024, arXiv:2403.00409, eq. 12: where labels are flipped with probability `labelNoise`, this loss has in expectation the value of DPO
- *  on clean labels: ((1 - l) softplus(-s) - l softplus(s)) / (1 - 2 l). Unbiased, where conservativeDpo is cautious; its variance grows as l nears 1/2, and pairs that
- *  are won by far give a negative loss. */
+/** Robust DPO, Chowdhury et al. 2024, arXiv:2403.00409: where labels are flipped with probability `labelNoise`, this loss has in expectation the
+ *  value of DPO on clean labels: ((1 - l) softplus(-s) - l softplus(s)) / (1 - 2 l). Unbiased, where conservativeDpo is cautious; its variance grows as l
+ *  nears 1/2, and pairs that are won by far give a negative loss. */
 
 import { neg, scale, softplus, sub } from "../graph/ops/elementwise.js";
 import { checkErrorBeta, checkRange } from "./checks.js";

@@ -1,6 +1,6 @@
 /** SmPO-Diffusion, Lu et al. 2025, arXiv:2506.02698, as released (JaydenLyh/SmPO): labels are soft. With pi the probability that the winner is the better
- *  picture, as a reward model sees it, the margin counts (2 pi - 1) sharpness times: L = mean softplus(-sharpness (2 pi - 1) s). A pair that could go either way
- *  has no slope. The release also inverts the samples to find their noise; that belongs to the noising and is not part of this loss. */
+ *  picture, as a reward model sees it, the margin counts (2 pi - 1) sharpness times: L = mean softplus(-sharpness (2 pi - 1) s). A pair that could go either
+ *  way has no slope. The release also inverts the samples to find their noise; that belongs to the noising and is not part of this loss. */
 
 import { affine, mul, neg, softplus } from "../graph/ops/elementwise.js";
 import { checkErrorBeta, checkRange, givenInput } from "./checks.js";

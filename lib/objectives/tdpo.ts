@@ -1,6 +1,7 @@
-/** TDPO, Zeng et al. 2024, arXiv:2404.11999, eq. 13 and 16, at one timestep. A step of the reverse process is what a token is there, and its forward KL to the reference is
- *  k = kappa mean (e - r)^2 = kappa P, since both steps have one variance. Version 1: s = (r_w - r_l) - (k_l - k_w); version 2: s = (r_w - r_l) - alpha (k_l - stop(k_w)). Version 2 holds the
- *  loser's prediction near the reference, where Diffusion-DPO lets its error grow without bound. The mapping is ours; the arithmetic is that of the release. */
+/** TDPO, Zeng et al. 2024, arXiv:2404.11999, at one timestep. A step of the reverse process is what a token is there, and its forward KL to
+ *  the reference is k = kappa mean (e - r)^2 = kappa P, since both steps have one variance. Version 1: s = (r_w - r_l) - (k_l - k_w); version 2: s = (r_w -
+ *  r_l) - alpha (k_l - stop(k_w)). Version 2 holds the loser's prediction near the reference, where Diffusion-DPO lets its error grow without bound. The
+ *  mapping is ours; the arithmetic is that of the release. */
 
 import { neg, scale, softplus, sub } from "../graph/ops/elementwise.js";
 import { stopGradient } from "../graph/ops/shape.js";

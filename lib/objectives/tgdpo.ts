@@ -1,6 +1,7 @@
-/** TGDPO, Zhu et al. 2025, arXiv:2506.14574, eq. 16: a frozen guide (a model aligned before, for one by diffusionDpo) says how much each token may move. Here tokens are segments of the latent, runs of
- *  rows whose log-ratios add up to the sample's:  s = sum_p (1 + alpha g_wp) x_wp - (1 - alpha g_lp) x_lp  with x = -(beta / 2) D_p / segments the segment's share of the margin and g the guide's.
- *  alpha = 0 is Diffusion-DPO. The mapping to segments is ours; the arithmetic is that of the release. */
+/** TGDPO, Zhu et al. 2025, arXiv:2506.14574: a frozen guide (a model aligned before, for one by diffusionDpo) says how much each token may move.
+ *  Here tokens are segments of the latent, runs of rows whose log-ratios add up to the sample's: s = sum_p (1 + alpha g_wp) x_wp - (1 - alpha g_lp) x_lp
+ *  with x = -(beta / 2) D_p / segments the segment's share of the margin and g the guide's. alpha = 0 is Diffusion-DPO. The mapping to segments is ours;
+ *  the arithmetic is that of the release. */
 
 import { affine, mul, neg, scale, softplus, sub } from "../graph/ops/elementwise.js";
 import { sum } from "../graph/ops/reduce.js";

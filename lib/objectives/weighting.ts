@@ -1,5 +1,5 @@
-/** Weights of pairs, worn over any objective: inside, where they scale the errors that the implicit reward is made of, or outside, where they scale each pair's loss. The two differ: a weight
- *  inside changes how sure the objective is of a pair, one outside how much it cares. */
+/** Weights of pairs, worn over any objective: inside, where they scale the errors that the implicit reward is made of, or outside, where they scale each
+ *  pair's loss. The two differ: a weight inside changes how sure the objective is of a pair, one outside how much it cares. */
 
 import { ConfigError } from "../errors.js";
 import { div, minimum, mul, shift } from "../graph/ops/elementwise.js";

@@ -43,8 +43,8 @@ export interface MicroOptions {
   readonly conditionDropout: number;
 }
 
-/** Inputs: the samples of the objective's arms [B, C, H, W], the conditions of B pairs, and the numbers that it declares (run-inputs.ts names them). Outputs: `loss` and the
- *  objective's metrics, f64 [1] each. */
+/** Inputs: the samples of the objective's arms [B, C, H, W], the conditions of B pairs, and the numbers that it declares (run-inputs.ts names them).
+ *  Outputs: `loss` and the objective's metrics, f64 [1] each. */
 export function microGraph(options: MicroOptions): Graph {
   const { objective, schedule, batch, trainable, gradients, accumulation } = options;
   return buildGraph(graph => {

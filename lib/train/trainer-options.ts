@@ -20,7 +20,8 @@ export interface TrainerOptions {
   readonly schedule: NoiseSchedule;
   /** Train an adapter: a new one with these options, or one that is on the model already. Default: every weight of the model. */
   readonly lora?: LoraOptions | LoraAdapter;
-  /** Another adapter of the model, with its values in the session: what the objective compares with beside the reference (tgdpo, ofsFast, ofsSlow). It is read as it stands at every step. */
+  /** Another adapter of the model, with its values in the session: what the objective compares with beside the reference (tgdpo, ofsFast, ofsSlow). It is
+   *  read as it stands at every step. */
   readonly guide?: LoraAdapter;
   /** AdamW with these options, or another optimizer. */
   readonly optimizer: AdamWOptions | Optimizer;
@@ -47,8 +48,8 @@ export interface TrainerOptions {
   readonly checkpointEvery?: number;
   /** Checkpoints kept, the newest (default 3). */
   readonly keepCheckpoints?: number;
-  /** "latest": go on from the newest whole checkpoint in `output`, if there is any. A path: from that one. Default false: start anew, and refuse an `output` that
-   *  holds checkpoints. */
+  /** "latest": go on from the newest whole checkpoint in `output`, if there is any. A path: from that one. Default false: start anew, and refuse an `output`
+   *  that holds checkpoints. */
   readonly resume?: "latest" | (string & {}) | false;
 }
 

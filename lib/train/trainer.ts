@@ -55,8 +55,8 @@ export class PreferenceTrainer {
     await this.#weights.applyAverage();
   }
 
-  /** Trains to the last step. `break` stops after the step whose event was received; `signal` within one micro-batch, and the loop throws its reason. Either way,
-   *  and on any error, the last whole step is saved where there is an output folder. Called again, it goes on. */
+  /** Trains to the last step. `break` stops after the step whose event was received; `signal` within one micro-batch, and the loop throws its reason. Either
+   *  way, and on any error, the last whole step is saved where there is an output folder. Called again, it goes on. */
   async *run({ signal }: { readonly signal?: AbortSignal | undefined } = {}): AsyncGenerator<TrainEvent, void, undefined> {
     if (this.#running) throw new ConfigError("PreferenceTrainer.run", "the trainer", "idle", "running");
     this.#running = true;

@@ -1,4 +1,5 @@
-/** Every objective that is one op, by the CUDA kernel of that op on the host machine: opcodes, arms and extra inputs of each tape against the cpu backend's plain ops. */
+/** Every objective that is one op, by the CUDA kernel of that op on the host machine: opcodes, arms and extra inputs of each tape against the cpu backend's
+ *  plain ops. */
 
 import { Session } from "../../lib/graph/session.js";
 import { native } from "../../lib/native.js";

@@ -1,4 +1,5 @@
-/** Every objective on a small UNet: some steps on a few pairs bring what it is after down on those pairs, at noise and timesteps that are the same before and after. */
+/** Every objective on a small UNet: some steps on a few pairs bring what it is after down on those pairs, at noise and timesteps that are the same before
+ *  and after. */
 
 import { flowSchedule } from "../../lib/diffusion/flow.js";
 import { type NoiseSchedule, noiseSchedule } from "../../lib/diffusion/noise-schedule.js";

@@ -1,4 +1,5 @@
-/** What an objective declares reaches it: numbers stay with their pairs through shuffling, micro-batches, validation and resuming; arms and guides are those that were asked for. */
+/** What an objective declares reaches it: numbers stay with their pairs through shuffling, micro-batches, validation and resuming; arms and guides are those
+ *  that were asked for. */
 
 import path from "node:path";
 import { flowSchedule } from "../../lib/diffusion/flow.js";

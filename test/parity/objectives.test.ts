@@ -1,5 +1,5 @@
-/** The arithmetic of every objective, in loss and gradient, against numbers made in float64 by code that agrees with the authors' to 1e-10. A log-ratio r is -kappa D; beta kappa is half the beta of
- *  an objective on Diffusion-DPO's scale. */
+/** The arithmetic of every objective, in loss and gradient, against numbers made in float64 by code that agrees with the authors' to 1e-10. A log-ratio r is
+ *  -kappa D; beta kappa is half the beta of an objective on Diffusion-DPO's scale. */
 
 import fs from "node:fs";
 import path from "node:path";

@@ -1,4 +1,5 @@
-/** What holds of every objective: its gradient is that of its value, fusing changes nothing, pairs may come in any order; and what ties the methods to each other and to the released code. */
+/** What holds of every objective: its gradient is that of its value, fusing changes nothing, pairs may come in any order; and what ties the methods to each
+ *  other and to the released code. */
 
 import { compileGraph } from "../../lib/graph/compile.js";
 import { Session } from "../../lib/graph/session.js";
