@@ -1,4 +1,4 @@
-/** `node build/ts/bench/methods.js [--filter ipo] [--steps 200]`: every objective on the demo's task, one after the other, from the same base model, pairs,
+/** `node build/ts/bench/methods.js [--filter ipo,kto] [--steps 200]`: every objective on the demo's task, one after the other, from the same base model, pairs,
  *  order, noise and number of steps. Prints a row per method: held-out implicit accuracy and error ratios, and what 137 prompts without any label look like
  *  afterwards. A comparison of settings on a toy, not a ranking of methods: learning rates are round numbers, not tuned. */
 
@@ -16,6 +16,7 @@ import { samplePictures } from "../examples/emoji-align/sample.js";
 import { type Labels, syntheticLabels } from "../examples/emoji-align/synthetic.js";
 import type { Image } from "../lib/data/image.js";
 import { type Device, openDevice } from "../lib/device.js";
+import { ConfigError } from "../lib/errors.js";
 import type { TrainEvent } from "../lib/train/events.js";
 import { constantWithWarmup } from "../lib/train/lr-schedule.js";
 import { type PairBatch, tensorPairs } from "../lib/train/pair-data.js";
@@ -53,9 +54,15 @@ async function main(): Promise<void> {
   const labels = syntheticLabels({ drawings, seed: settings.seed, output: join(packageRoot(__dirname), "runs", "methods") });
   const bench: Bench = { base: join(example, "base"), device: await openDevice("cpu"), drawings, labels, steps: Number(values.steps) };
   console.log(heading);
-  const wanted = methodRows.filter(({ name }) => values.filter === "" || values.filter.split(",").includes(name));
+  const wanted = values.filter === "" ? methodRows : values.filter.split(",").map(rowOf);
   if (values.filter === "") console.log(line(await baseResult(bench)));
   for (const row of wanted) console.log(line(await alignWith(row, bench)));
+}
+
+function rowOf(name: string): MethodRow {
+  const row = methodRows.find(one => one.name === name);
+  if (!row) throw new ConfigError("bench", "--filter", `names of ${methodRows.map(one => one.name).join(", ")}`, name);
+  return row;
 }
 
 const heading = [
