@@ -79,6 +79,11 @@ export function armsOf({ arms, batch }: Objective): readonly Arm[] {
   return arms ?? (batch === "pair" ? [{ sample: "winners" }, { sample: "losers" }] : [{ sample: "winners" }]);
 }
 
+/** Whether the sums of winners and losers are all that it is given. */
+export function needsSumsAlone({ arms, inputs, segments, uses = [] }: Objective): boolean {
+  return !arms && !inputs && !segments && uses.length === 0;
+}
+
 /** Sums of `pairSums` as [B] vectors: means over its segments. */
 export function perSample(sums: PairSums): ErrorSums {
   const flat = (t: Tensor): Tensor => reshape(t.shape[1] === 1 ? t : mean(t, [1]), [t.shape[0]!]);
