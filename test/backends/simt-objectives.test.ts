@@ -3,13 +3,11 @@
 
 import { Session } from "../../lib/graph/session.js";
 import { native } from "../../lib/native.js";
-import { armsOf } from "../../lib/objectives/objective.js";
 import { expectClose } from "../support/compare.js";
 import { runObjective, stageInputs } from "../support/objective-stage.js";
 import { objectiveTable } from "../support/objective-table.js";
 
 const found = native().kernels("simt");
-const rows = objectiveTable.filter(({ objective }) => objective.segments === undefined && armsOf(objective).length <= 2);
 
 (found.built ? describe : describe.skip)("on the host machine", () => {
   let simt: Session;
@@ -23,7 +21,7 @@ const rows = objectiveTable.filter(({ objective }) => objective.segments === und
     await cpu.close();
   });
 
-  test.each(rows.map(({ objective }) => [objective.name, objective] as const))("%s", async (_name, objective) => {
+  test.each(objectiveTable.map(({ objective }) => [objective.name, objective] as const))("%s", async (_name, objective) => {
     const inputs = stageInputs(objective, 3);
     const expected = await runObjective(cpu, objective, inputs, { dtype: "f32" });
     const actual = await runObjective(simt, objective, inputs, { dtype: "f32", fused: true });
