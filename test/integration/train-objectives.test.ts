@@ -12,12 +12,12 @@ import { flowDpo } from "../../lib/objectives/flow-dpo.js";
 import { kto } from "../../lib/objectives/kto.js";
 import { ldDpo } from "../../lib/objectives/ld-dpo.js";
 import type { Objective } from "../../lib/objectives/objective.js";
-import { ofsFast } from "../../lib/objectives/ofs-dpo.js";
+import { ofsFast, ofsSlow } from "../../lib/objectives/ofs-dpo.js";
 import { rdpo } from "../../lib/objectives/rdpo.js";
 import { rewardWeighted } from "../../lib/objectives/reward-weighted.js";
 import { sdpo } from "../../lib/objectives/sdpo.js";
 import { givenWeight, minSnr, weightErrors, weightLosses } from "../../lib/objectives/weighting.js";
-import type { StepEvent } from "../../lib/train/events.js";
+import type { StepEvent, TrainEvent } from "../../lib/train/events.js";
 import { type PairBatch, tensorPairs } from "../../lib/train/pair-data.js";
 import type { Trainable } from "../../lib/train/trainable.js";
 import { type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
@@ -183,6 +183,39 @@ test("a guide is asked for and read as it stands", async () => {
   // The own adapter begins as the reference: m_F = 0, so the loss is ln 2 + alpha softplus(m_S), above the value of a guide that is the reference.
   expect(Math.abs(first!.loss - 1.5 * Math.LN2)).toBeGreaterThan(1e-6);
   expect(first!.metrics.implicitAccuracy).toBe(0.5);
+});
+
+test("fast and slow adapters chase each other step by step, each reading the other as it stands", async () => {
+  const model = await openToy();
+  const targets = ["conv_in", "conv_out"];
+  const layout = (await adapterOf(model, 1)).store;
+  const fresh = async (arena: string): Promise<LoraAdapter> => {
+    const adapter = new LoraAdapter(layout.mirror(arena, { trainable: true }), { rank: 2, targets });
+    reserve(model.session, adapter.store);
+    await initialise(model.session, adapter.store, { seed: 2, stream: 99 });
+    return adapter;
+  };
+  const data = tensorPairs(toyPairs(pairs, { offset: 1 }));
+  const settings = { model, data, batchSize: 7, steps: 40, optimizer: { learningRate: 0.002, weightDecay: 0 }, maxGradNorm: Infinity };
+  const nextStep = async (run: AsyncGenerator<TrainEvent, void>): Promise<StepEvent> => {
+    for (;;) {
+      const event = (await run.next()).value!;
+      if (event.type === "step") return event;
+    }
+  };
+  /** Both modules in turns: the gradient that fast begins with, and how far its margins are ahead. */
+  const chase = async (alpha: number): Promise<{ gradNorm: number; lead: number }> => {
+    const [fast, slow] = [await fresh(`fast ${alpha}`), await fresh(`slow ${alpha}`)];
+    const first = toyTrainer({ ...settings, lora: fast, guide: slow, objective: ofsFast({ beta: 200, alpha }) }).run();
+    const second = toyTrainer({ ...settings, lora: slow, guide: fast, objective: ofsSlow({ beta: 200, alpha }) }).run();
+    const { gradNorm } = await nextStep(first);
+    let lead = 0;
+    for (let step = 0; step < 39; step++) lead -= (await nextStep(second)).metrics.margin! - (await nextStep(first)).metrics.margin!;
+    return { gradNorm, lead };
+  };
+  const [free, chased] = [await chase(0), await chase(0.5)];
+  expect(chased.gradNorm / free.gradNorm).toBeCloseTo(1.5, 5); // where the two agree the chase adds alpha times DPO's own slope
+  expect(chased.lead).toBeGreaterThan(free.lead);
 });
 
 test("segments, cross terms and levels of noise are made where they are asked for", async () => {
