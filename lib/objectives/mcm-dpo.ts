@@ -23,7 +23,7 @@ const contrasts = {
 export type Contrast = keyof typeof contrasts;
 
 export interface McmDpoOptions {
-  /** Weight of each contrast, >= 0 (default 1 for each single fault, 0.5 for each pair and for all three; the release trains several settings). Those of
+  /** Weight of each contrast, >= 0 (default 1 for each single fault, 0.5 for each pair and for all three). Those of
    *  weight 0 are not run. */
   readonly weights?: Partial<Record<Contrast, number>>;
   /** Divides the weights (default: their sum). */

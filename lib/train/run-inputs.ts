@@ -12,7 +12,7 @@ export function runInputs(objective: Objective, batch: PairBatch): Record<string
   const { condition, conditions = {}, extras = {} } = batch;
   const arms = armsOf(objective);
   const inputs: Record<string, HostTensor> = { ...condition };
-  for (const { sample } of arms) inputs[sampleInput(sample)] = present(sampleOf(batch, sample), sample, objective);
+  for (const { sample } of arms) inputs[sampleInput(sample)] = present(sampleOf(batch, sample), fieldOf(sample), objective);
   for (const name of new Set(arms.map(arm => arm.condition).filter(set => set !== undefined)))
     for (const [key, t] of Object.entries(present(conditions[name], `conditions.${name}`, objective))) inputs[conditionInput(name, key)] = t;
   for (const [name, spec] of Object.entries(objective.inputs ?? {}))
@@ -23,6 +23,8 @@ export function runInputs(objective: Objective, batch: PairBatch): Record<string
 function sampleOf({ winners, losers, samples = {} }: PairBatch, name: string): HostTensor | undefined {
   return name === "winners" ? winners : name === "losers" ? losers : samples[name];
 }
+
+const fieldOf = (sample: string): string => (sample === "winners" || sample === "losers" ? sample : `samples.${sample}`);
 
 function present<T>(value: T | undefined, field: string, { name }: Objective): T {
   if (value === undefined) throw new DataError("pairs", `expected ${field} in every batch, which the objective ${name} asks for, received none`, { field });

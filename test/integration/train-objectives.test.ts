@@ -125,7 +125,7 @@ test.each<[string, Partial<PairBatch>, RegExp]>([
 test("samples and conditions that are asked for are named where they are missing", async () => {
   await expect(train(rdpo({ beta: 50 }), plain)).rejects.toThrow(/expected conditions.contrast in every batch, which the objective rdpo asks for/);
   const rewarded = { ...plain, extras: { reward: numbers(() => 1) } };
-  await expect(train(rewardWeighted({ beta: 1 }), rewarded)).rejects.toThrow(/expected pretrain in every batch/);
+  await expect(train(rewardWeighted({ beta: 1 }), rewarded)).rejects.toThrow(/expected samples.pretrain in every batch/);
   expect(() => tensorPairs({ ...plain, extras: { weight: hostTensor("f32", [3]) } })).toThrow(/extras.weight is \[3\], expected 7 rows/);
   expect(() => tensorPairs({ ...plain, conditions: { contrast: { ids: hostTensor("i32", [2, 3]) } } })).toThrow(/conditions.contrast.ids is \[2,3\]/);
 });
