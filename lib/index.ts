@@ -73,6 +73,14 @@ export { readTorchFile, TorchFile } from "./data/torch-file.js";
 export { readTensors, readWeights } from "./data/weights.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
+export {
+  type FlowSchedule,
+  type FlowScheduleOptions,
+  flowSchedule,
+  logitNormalDensity,
+  type TimestepDensity,
+  uniformDensity,
+} from "./diffusion/flow.js";
 export { type NoiseSchedule, type NoiseScheduleOptions, noiseSchedule, noiseScheduleFromConfig, type PredictionType, snr } from "./diffusion/noise-schedule.js";
 export { type SampleOptions, Sampler, type SamplerOptions } from "./diffusion/sampler.js";
 export { ddimFromConfig, ddpmFromConfig, type SchedulerArguments, schedulerFromConfig } from "./diffusion/scheduler-config.js";
@@ -125,11 +133,47 @@ export {
 export type { TilingOptions } from "./models/vae-tiles.js";
 export { type Adapter, LoraAdapter, type LoraOptions, LoraStack } from "./nn/lora.js";
 export { ParameterStore, Params } from "./nn/params.js";
+export { adpo } from "./objectives/adpo.js";
+export { adpoListwise, type ListwiseOptions, plackettLuce } from "./objectives/adpo-listwise.js";
+export { conservativeDpo, type LabelNoiseOptions } from "./objectives/conservative-dpo.js";
 export { diffusionDpo } from "./objectives/diffusion-dpo.js";
+export { alphaDivergence, type Divergence, forwardKl, jensenShannon, reverseKl } from "./objectives/divergences.js";
+export { type DmpoOptions, dmpo } from "./objectives/dmpo.js";
 export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
-export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
+export { dspoTwoTemperature, type TwoTemperatureOptions } from "./objectives/dspo-two-temperature.js";
+export { type FDpoOptions, fDpo } from "./objectives/f-dpo.js";
+export { flowDpo } from "./objectives/flow-dpo.js";
+export { hinge } from "./objectives/hinge.js";
+export { type IpoOptions, ipo } from "./objectives/ipo.js";
+export {
+  balancedOffset,
+  convexUtility,
+  type KtoOffset,
+  type KtoOptions,
+  type KtoUtility,
+  kto,
+  lossAverseUtility,
+  meanOffset,
+  prospectUtility,
+  riskSeekingUtility,
+} from "./objectives/kto.js";
+export { type LdDpoOptions, ldDpo } from "./objectives/ld-dpo.js";
+export { type MapoOptions, mapo } from "./objectives/mapo.js";
+export { type Contrast, type McmDpoOptions, mcmDpo } from "./objectives/mcm-dpo.js";
+export { type ModpoOptions, modpo } from "./objectives/modpo.js";
+export type { Arm, ErrorSums, Objective, ObjectiveContext, ObjectiveResult, PairInput } from "./objectives/objective.js";
+export { cofsDpo, type OfsDpoOptions, ofsFast, ofsSlow } from "./objectives/ofs-dpo.js";
+export { exponentialOdds, type LogOdds, negativeError, type OrpoOptions, orpo } from "./objectives/orpo.js";
+export { rdpo } from "./objectives/rdpo.js";
+export { rewardWeighted } from "./objectives/reward-weighted.js";
+export { robustDpo } from "./objectives/robust-dpo.js";
+export { sdpo } from "./objectives/sdpo.js";
 export { sft } from "./objectives/sft.js";
+export { type SmpoOptions, smpo } from "./objectives/smpo.js";
+export { type TdpoOptions, tdpo, tdpo1 } from "./objectives/tdpo.js";
+export { type TgdpoOptions, tgdpo } from "./objectives/tgdpo.js";
+export { givenWeight, minSnr, minSnrVelocity, type PairWeight, weightErrors, weightLosses } from "./objectives/weighting.js";
 export type { GenerateOptions, GenerateStep, Size } from "./pipeline/generate-options.js";
 export { JointModel, jointProjections } from "./pipeline/joint-model.js";
 export { type ModelIndex, readModelIndex } from "./pipeline/model-index.js";
