@@ -71,6 +71,7 @@ export { ClipTokenizer, type EncodeOptions, type TokenBatch, type Truncation } f
 export type { AddedToken, SpecialTokens, TokenizerData } from "./data/tokenizer-files.js";
 export { readTorchFile, TorchFile } from "./data/torch-file.js";
 export { readTensors, readWeights } from "./data/weights.js";
+export { type WordPieceOptions, WordPieceTokenizer } from "./data/wordpiece.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
 export {
@@ -91,6 +92,7 @@ export { printProgram } from "./graph/print.js";
 export type { Program } from "./graph/program.js";
 export { type Executable, Session, type SessionOptions, type Trace } from "./graph/session.js";
 export { type LoadLoraOptions, ModelAdapters, type SaveLoraOptions } from "./models/adapters.js";
+export { type BlipConfig, blipLargeVision, parseMedConfig } from "./models/blip-config.js";
 export { type ClipConfig, type ClipTextConfig, type ClipVisionConfig, parseClipConfig, parseClipTextConfig } from "./models/clip-config.js";
 export type { ClipTextHostInputs, ClipTextSelection } from "./models/clip-graphs.js";
 export {
@@ -115,6 +117,7 @@ export { type LoraFile, readLora } from "./models/lora-file.js";
 export type { ComponentName, LoraComponent } from "./models/lora-names.js";
 export { type WriteLoraOptions, type WrittenAdapter, writeLora } from "./models/lora-write.js";
 export type { ModelCreateOptions, ModelLoadOptions } from "./models/model-handle.js";
+export { openClipVitH14, openClipVitL14, openClipWeights, parseOpenClipConfig } from "./models/open-clip.js";
 export type { Recompute, RecomputeOptions } from "./models/regions.js";
 export { type Conversion, type ConvertControl, type ToDiffusersOptions, type ToSingleFileOptions, toDiffusers, toSingleFile } from "./models/single-file.js";
 export { parseUNetConfig, type UNetConfig } from "./models/unet-config.js";
@@ -181,6 +184,91 @@ export { DiffusionPipeline, type PipelineLoadOptions, type PipelineLoraOptions }
 export { readSchedule } from "./pipeline/schedule-file.js";
 export type { EncodePromptOptions, PromptFeatures, TextEncoder } from "./pipeline/text-conditioning.js";
 export { certificatePage } from "./report/certificate.js";
+export {
+  type ClipBackbone,
+  type ClipBackboneOptions,
+  clipBackbone,
+} from "./rewards/clip-backbone.js";
+export { aesthetic, type ClipScoreOptions, clipScore, hps, pickScore } from "./rewards/clip-rewards.js";
+export {
+  fitNormalization,
+  linearOnto,
+  rankMix,
+  regularizedRelevance,
+  standardized,
+  type WeightedPart,
+  weightedSum,
+} from "./rewards/compose.js";
+export * as contrast from "./rewards/contrast.js";
+export { aestheticScore, clipRewardScore } from "./rewards/differentiable.js";
+export type { AffineHead } from "./rewards/head.js";
+export { hpsImages } from "./rewards/hps-images.js";
+export { blipScoreReward, type ImageRewardOptions, imageReward } from "./rewards/image-reward.js";
+export { type ImageRewardConfig, ImageRewardModel, imageRewardConfig, imageRewardScore } from "./rewards/image-reward-model.js";
+export { loadAestheticHead, loadClipBackbone, loadImageReward } from "./rewards/load.js";
+export {
+  bradleyTerryLoss,
+  choiceDivergences,
+  choiceEntropies,
+  hpsLoss,
+  pickScoreLoss,
+  promptClassificationLoss,
+  reflLoss,
+  type ScoredChoices,
+  scaledCosine,
+} from "./rewards/losses.js";
+export {
+  type Choice,
+  expectedBestOfN,
+  fitTieThreshold,
+  inversionScore,
+  pairAccuracy,
+  type RankedPrompt,
+  recallAtK,
+  strictPairs,
+  tieAccuracy,
+} from "./rewards/pair-metrics.js";
+export { type Judge, parseAnswer, type Question, type Questionnaire, type QuestionnaireOptions, questionnaire } from "./rewards/questionnaire.js";
+export {
+  type AlignmentMeasures,
+  alignmentMeasures,
+  averagePrecisionAtK,
+  evaluateAlignment,
+  type JudgedPrompt,
+  kendall,
+  spearman,
+} from "./rewards/rank-metrics.js";
+export {
+  preferenceProbability,
+  type RankedImage,
+  type Reward,
+  type RewardItem,
+  type RewardScale,
+  type RewardScores,
+  rank,
+  scoreItems,
+} from "./rewards/reward.js";
+export { rewardPixels, rewardResize } from "./rewards/reward-pixels.js";
+export { type ScoreStreamOptions, type StreamItem, type StreamScore, scoreStream } from "./rewards/score-stream.js";
+export { type RewardSelfTestReport, rewardSelfTest } from "./rewards/self-test.js";
+export {
+  type Combine,
+  ensemble,
+  ensembleLower,
+  ensembleMean,
+  ensembleMin,
+  fitTemperature,
+  normalizedScore,
+  type TextNormOptions,
+  textNorm,
+} from "./rewards/text-norm.js";
+export {
+  type ChoiceBatch,
+  hpsTrains,
+  type RewardStep,
+  RewardTrainer,
+  type RewardTrainerOptions,
+} from "./rewards/train-reward.js";
 export { type DdimOptions, ddim } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm } from "./schedulers/ddpm.js";
 export { type DpmSolverAlgorithm, type DpmSolverOptions, dpmSolver } from "./schedulers/dpm-solver.js";
