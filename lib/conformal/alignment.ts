@@ -3,8 +3,8 @@
 
 import { ConfigError } from "../errors.js";
 import { checkLength } from "./check.js";
+import { areaUnderRoc } from "./metrics-ranking.js";
 import type { FittedPredictor, Predictor } from "./predictors/predictor.js";
-import { Ranks } from "./ranks.js";
 import { type SelectInput, type Selection, select } from "./select.js";
 import { type Split, type SplitShares, splitUnits } from "./split.js";
 
@@ -35,7 +35,7 @@ export interface AlignmentSelector {
   readonly fitted: FittedPredictor;
   /** Indices into the reference units. */
   readonly split: Split;
-  /** AUC of each predictor on the tuning part; empty for one predictor. */
+  /** AUC of each predictor on the tuning part, NaN where that part is of one class; empty for one predictor. */
   readonly tuning: readonly { readonly predictor: string; readonly auc: number }[];
   readonly calibration: { readonly scores: Float64Array; readonly aligned: Uint8Array; readonly unlabelled: number };
   /** Larger scores: more likely aligned. */
@@ -98,18 +98,9 @@ export function conformalAlignment(input: AlignmentInput & TestInput): {
   return { selector, selection: selector.select({ ...testInput, seed }) };
 }
 
-/** Area under the ROC curve: the probability that an aligned unit scores above one that is not, ties half. 0.5 where a class is empty. */
-export function auc(scores: Float64Array, aligned: Uint8Array): number {
-  const nulls = new Ranks(scores.filter((_, i) => aligned[i] === 0)),
-    count = scores.length - nulls.size;
-  if (nulls.size === 0 || count === 0) return 0.5;
-  const wins = scores.reduce((sum, s, i) => sum + (aligned[i] === 1 ? nulls.below(s) + nulls.atMost(s) : 0), 0);
-  return wins / (2 * nulls.size * count);
-}
-
 function choose(predictors: readonly Predictor[], train: (one: Predictor) => FittedPredictor, x: readonly Float64Array[], aligned: Uint8Array) {
   const candidates = predictors.map(one => ({ predictor: one.name, fitted: train(one) }));
-  const tuning = predictors.length === 1 ? [] : candidates.map(({ predictor, fitted }) => ({ predictor, auc: auc(fitted.predict(x), aligned) }));
+  const tuning = predictors.length === 1 ? [] : candidates.map(({ predictor, fitted }) => ({ predictor, auc: areaUnderRoc(fitted.predict(x), aligned) }));
   const best = tuning.reduce((at, { auc: value }, i) => (value > tuning[at]!.auc ? i : at), 0);
   return { ...candidates[best]!, tuning };
 }
