@@ -1,6 +1,6 @@
 /** Conformal selection: which outputs can be trusted, with a bound on the share of wrong ones among them. See docs/conformal.md. */
 
-export { type AlignmentInput, type AlignmentSelector, conformalAlignment, fitAlignment, type TestInput } from "./alignment.js";
+export { type AlignmentInput, type AlignmentSelector, conformalAlignment, fitAlignment, fitAlignmentAsync, type TestInput } from "./alignment.js";
 export {
   type Annotator,
   type Assignment,
@@ -63,6 +63,7 @@ export { type PermutationImportance, type PermutationImportanceOptions, permutat
 export { type PlattFit, plattCalibration, plattScaling } from "./predictors/platt.js";
 export type { FittedPredictor, Predictor, PredictorOf, TrainingData } from "./predictors/predictor.js";
 export { type FittedSelectiveLabels, type SelectiveLabelsData, type SelectiveLabelsOptions, selectiveLabels } from "./predictors/selective-labels.js";
+export { fitAsync } from "./predictors/steps.js";
 export type { Tree } from "./predictors/tree.js";
 export type { Pruning } from "./pruning.js";
 export type { Rehearsal, RehearsalRow, Spread } from "./rehearsal.js";

@@ -17,6 +17,7 @@ import {
 } from "./boosting-rules.js";
 import { type HistogramSums, histogramSums, stride } from "./histogram-sums.js";
 import type { RankedColumn } from "./ranked-columns.js";
+import type { Steps } from "./steps.js";
 import { TreeBuilder } from "./tree.js";
 
 /** A column's bin per row, and the threshold above each bin but the last. */
@@ -30,8 +31,14 @@ export function histogramSplits({ bins = 256 }: { readonly bins?: number } = {})
   if (!(Number.isInteger(bins) && bins >= 2 && bins <= 256)) throw new ConfigError("histogramSplits", "bins", "a whole number in [2, 256]", bins);
   return {
     name: "histogram",
-    prepare(columns, weights) {
-      const grower = new HistogramGrower(columns.map(column => binColumn(column, bins, weights)));
+    *prepare(columns, weights) {
+      const binned: BinnedColumn[] = [];
+      for (const column of columns) {
+        binned.push(binColumn(column, bins, weights));
+        yield;
+      }
+      const grower = new HistogramGrower(binned);
+      yield;
       return { grow: (gradient, hessian, rules, random) => grower.grow(gradient, hessian, rules, random) };
     },
   };
@@ -99,7 +106,7 @@ class HistogramGrower {
     [this.#spare, this.#sparePairs, this.#leaf] = [new Int32Array(rows), new Float64Array(rows), new Int32Array(rows)];
   }
 
-  grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): BoostedTree {
+  *grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): Steps<BoostedTree> {
     const out = new TreeBuilder(),
       gain: number[] = [],
       order = this.#order,
@@ -118,6 +125,7 @@ class HistogramGrower {
     };
     const leaves: Leaf[] = [enter(0, order.length, 0, { g: sum(gradient), h: sum(hessian) }, this.#build(0, order.length))];
     for (let at = best(leaves); at >= 0 && leaves.length < rules.maxLeaves; at = best(leaves)) {
+      yield;
       const parent = leaves[at]!,
         { feature, bin, left, gain: gained } = parent.split!;
       const middle = this.#partition(parent, feature, bin),
