@@ -16,6 +16,7 @@ export { adjustedPValues, benjaminiHochberg, benjaminiYekutieli, type StepUp, st
 export { type ConditionalBounds, calibrationConditionalPValues, dkwmBounds, simesBounds } from "./calibration-conditional.js";
 export { type Certificate, certify, writeCertificate } from "./certificate.js";
 export type { CertificateInput } from "./certificate-inputs.js";
+export { certifyGroups, certifyTable, type TableInput } from "./certify-table.js";
 export type { LabelledScores } from "./check.js";
 export { type ConformityOptions, type ConformityScore, clip, conformityPValues, type MeasuredUnits, residual } from "./conformity.js";
 export { averagedScores, derandomised, type EValueRun } from "./derandomise.js";
@@ -63,6 +64,7 @@ export { type PermutationImportance, type PermutationImportanceOptions, permutat
 export { type PlattFit, plattCalibration, plattScaling } from "./predictors/platt.js";
 export type { FittedPredictor, Predictor, PredictorOf, TrainingData } from "./predictors/predictor.js";
 export { type FittedSelectiveLabels, type SelectiveLabelsData, type SelectiveLabelsOptions, selectiveLabels } from "./predictors/selective-labels.js";
+export { standardised } from "./predictors/standardised.js";
 export { fitAsync } from "./predictors/steps.js";
 export type { Tree } from "./predictors/tree.js";
 export type { Pruning } from "./pruning.js";
@@ -71,6 +73,8 @@ export { type RiskControlInput, riskThreshold } from "./risk-control.js";
 export { type SelectInput, type Selection, select, type Ties } from "./select.js";
 export { type EstimatedWeights, estimateShiftWeights } from "./shift.js";
 export { type Split, type SplitShares, splitUnits } from "./split.js";
+export { parseCsv } from "./table-csv.js";
+export { type Cell, parseJsonLines, readTable, type Table } from "./table-file.js";
 export { scoreThreshold, type ThresholdRule } from "./threshold.js";
 export { type Mismatch, type Verification, verifyCertificate } from "./verify.js";
 export { minCalibration, type Warning } from "./warnings.js";

@@ -3,6 +3,7 @@
 
 import fs from "node:fs";
 import path from "node:path";
+import { parseCsv } from "../../lib/conformal/table-csv.js";
 
 /** One row of features and a 0/1 label per image. */
 export interface HumanLabels {
@@ -22,12 +23,10 @@ export const whyNoHumanLabels = !root
     ? undefined
     : `TIA2 and AGIQA-3K: not under ${path.join(root, "data")}`;
 
-/** Rows of a comma-separated file as objects; quoted fields may hold commas. */
+/** Rows of a comma-separated file as objects. */
 function csv(file: string): Record<string, string>[] {
-  const cells = (line: string): string[] => [...line.matchAll(/(?:^|,)(?:"([^"]*)"|([^,]*))/g)].map(m => m[1] ?? m[2] ?? "");
-  const [header, ...lines] = fs.readFileSync(file, "utf8").trimEnd().split(/\r?\n/);
-  const names = cells(header!);
-  return lines.map(line => Object.fromEntries(cells(line).map((value, i) => [names[i]!, value])));
+  const { columns, rows } = parseCsv(fs.readFileSync(file, "utf8"), file);
+  return rows.map(row => Object.fromEntries(row.map((value, c) => [columns[c]!, String(value)])));
 }
 
 const words = (prompt: string): number => prompt.trim().split(/\s+/).length;
