@@ -45,8 +45,16 @@ export {
 } from "./metrics-calibration.js";
 export { areaUnderRoc, averagePrecision, precisionAtK } from "./metrics-ranking.js";
 export { type Combination, jointLabel, jointScore } from "./multi-criteria.js";
-export { type LevelRule, lond, lordPlusPlus, type OnlineProcedure, saffron } from "./online.js";
-export { EValueStream, type OnlineDecision, OnlineStream, onlineSelection } from "./online-stream.js";
+export { type LevelRule, lond, lordPlusPlus, type OnlineProcedure, type RuleState, saffron } from "./online.js";
+export {
+  EValueStream,
+  type OnlineDecision,
+  type OnlineSelection,
+  type OnlineSelectionInput,
+  OnlineStream,
+  onlineSelection,
+  type StreamState,
+} from "./online-stream.js";
 export { type OptCsInput, type OptCsSelection, optCs } from "./optcs.js";
 export { type PValueKind, type PValues, superuniformPValues } from "./p-value-kinds.js";
 export { alignmentPValues, type CalibrationKind, lexicographicPValues, randomisedPValues } from "./p-values.js";
