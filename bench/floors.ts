@@ -7,12 +7,11 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { compileGraph } from "../lib/graph/compile.js";
 import { opTable } from "../lib/graph/op.js";
 import { programTraffic } from "../lib/graph/print.js";
 import type { Instruction, Program, ProgramTensor } from "../lib/graph/program.js";
 import { numel } from "../lib/graph/tensor.js";
-import { buildStep, type Case, everyKernel } from "./full-step.js";
+import { type Case, planStep } from "./full-step.js";
 
 interface Ceilings {
   readonly flops: number;
@@ -65,8 +64,8 @@ const milliseconds = ({ flops, bytes }: Work, on: Ceilings): number => 1e3 * Mat
 const floor = (work: readonly Work[], on: Ceilings): number => work.reduce((sum, w) => sum + milliseconds(w, on), 0);
 
 function compileStep(one: Case): Program[] {
-  const { micro, update } = buildStep(one);
-  return [compileGraph(micro, { name: "micro", target: everyKernel }), compileGraph(update, { name: "update", target: everyKernel })];
+  const { micro, update } = planStep({ ...one, fused: true }).programs;
+  return [micro, update];
 }
 
 const training = ({ rank }: Case): string => (rank ? "LoRA" : "full");
@@ -141,12 +140,12 @@ function productOf(op: string, out: ProgramTensor, flops: number, geglu: boolean
   return { m, n, k: flops / (2 * m * n), parts: weights ? n / out.shape.at(-1)! : 1 };
 }
 
-/** Channels of a head as attention's products see them: k in 16s, columns in 8s of the size that was compiled. Forward q k^T and p v; backward two passes, in
+/** Channels of a head as attention's products see them: k in 16s, columns in 8s of the size that was compiled (warpgroups: both in 16s, whole swizzle spans). Forward q k^T and p v; backward two passes, in
  *  which q k^T and dy v^T are made twice. */
 function attentionShare(op: string, kernel: string, head: number): number {
   const compiled = Number(/<(\d+)/.exec(kernel)?.[1] ?? head);
   const deep = up(compiled, 16);
-  const wide = up(compiled, 8);
+  const wide = kernel.startsWith("hopper") ? deep : up(compiled, 8);
   return op === "attention" ? (deep + wide) / (2 * head) : (4 * deep + 3 * wide) / (5 * head);
 }
 

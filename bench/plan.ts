@@ -5,10 +5,8 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { compileWithPlan } from "../lib/graph/compile.js";
-import { programTraffic } from "../lib/graph/print.js";
 import type { Program } from "../lib/graph/program.js";
-import { buildStep, type Case, everyKernel } from "./full-step.js";
+import { type Case, planStep } from "./full-step.js";
 
 const shapes: readonly Omit<Case, "dtype">[] = [
   { model: "sd15", pairs: 1, recompute: "none" },
@@ -37,7 +35,7 @@ interface Report {
   readonly update: number;
   /** Bytes that the instructions of a micro-batch read and write. */
   readonly traffic: number;
-  readonly buildMs: number;
+  /** To build, differentiate and plan both programs. */
   readonly planMs: number;
   /** No order-preserving plan needs less scratch. */
   readonly livePeak: number;
@@ -49,23 +47,18 @@ interface Report {
 function plan(one: Case, folder?: string): Report {
   const { model, dtype, pairs, rank, recompute, fused } = one;
   const started = performance.now();
-  const { micro, update } = buildStep(one);
-  const built = performance.now();
-  const target = fused && { target: everyKernel };
-  const compiled = compileWithPlan(micro, { name: "micro", ...target });
-  const updated = compileWithPlan(update, { name: "update", ...target });
-  if (folder) exportStep(folder, one, [compiled.program, updated.program]);
-  const arenas = Object.fromEntries([...compiled.program.arenas, ...updated.program.arenas].filter(a => a.name !== "scratch").map(a => [a.name, a.bytes]));
+  const planned = planStep(one);
+  const { micro, update } = planned.programs;
+  if (folder) exportStep(folder, one, [micro, update]);
   return {
     name: `${model} ${dtype}, ${pairs} pairs, ${rank ? `LoRA rank ${rank}` : "full"}${recompute === "blocks" ? ", recomputed" : ""}${fused ? ", fused" : ""}`,
-    micro: compiled.program.instructions.length,
-    update: updated.program.instructions.length,
-    traffic: programTraffic(compiled.program),
-    buildMs: built - started,
-    planMs: performance.now() - built,
-    livePeak: compiled.plan.lowerBound,
-    scratch: compiled.program.arenas[0]!.bytes,
-    arenas,
+    micro: micro.instructions.length,
+    update: update.instructions.length,
+    traffic: planned.traffic,
+    planMs: performance.now() - started,
+    livePeak: planned.lowerBound,
+    scratch: micro.arenas[0]!.bytes,
+    arenas: Object.fromEntries(planned.arenas.filter(a => a.name !== "scratch").map(a => [a.name, a.bytes])),
   };
 }
 
@@ -96,13 +89,13 @@ function main(): void {
 }
 
 function printTable(chosen: readonly Case[]): void {
-  console.log("step".padEnd(57), "micro  update     traffic  build ms  plan ms  live peak    scratch   persistent arenas");
+  console.log("step".padEnd(57), "micro  update     traffic  plan ms  live peak    scratch   persistent arenas");
   for (const one of chosen) {
     const r = plan(one);
     const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
     const arenas = Object.entries(r.arenas).map(([name, bytes]) => `${name} ${gib(bytes)}`);
     const launches = [String(r.micro).padStart(5), String(r.update).padStart(7), gib(r.traffic).padStart(11)];
-    const numbers = [...launches, r.buildMs.toFixed(0).padStart(9), r.planMs.toFixed(0).padStart(8)];
+    const numbers = [...launches, r.planMs.toFixed(0).padStart(8)];
     console.log(r.name.padEnd(57), ...numbers, gib(r.livePeak).padStart(10), gib(r.scratch).padStart(10), " ", arenas.join(", "));
   }
 }

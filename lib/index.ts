@@ -1,9 +1,11 @@
 /** Every public name of attune. */
 
+export { type CommandConfig, type CommandName, parseConfig, schemas } from "./config/schemas.js";
 export * as conformal from "./conformal/index.js";
 export { hubCache, type ResolveOptions, resolveModel } from "./data/hub-cache.js";
 export { decodePng, encodePng, type Image, overWhite, toRgb } from "./data/image.js";
 export { decodeImage, type EncodeImageOptions, encodeImage } from "./data/image-codec.js";
+export { PickleTuple, type PickleValue } from "./data/pickle-value.js";
 export {
   type ClipImageOptions,
   clipImages,
@@ -16,10 +18,11 @@ export {
   vaeImages,
 } from "./data/preprocess.js";
 export { bicubic, bilinear, lanczos, type ResampleFilter, resize } from "./data/resample.js";
-export { type DeferredTensor, readSafetensors, SafetensorsFile, writeSafetensors } from "./data/safetensors.js";
+export { type DeferredTensor, readSafetensors, SafetensorsFile, type TensorFile, type TensorPlace, writeSafetensors } from "./data/safetensors.js";
 export { ClipTokenizer, type EncodeOptions, type TokenBatch, type Truncation } from "./data/tokenizer.js";
 export type { AddedToken, SpecialTokens, TokenizerData } from "./data/tokenizer-files.js";
-export { readWeights } from "./data/weights.js";
+export { readTorchFile, TorchFile } from "./data/torch-file.js";
+export { readTensors, readWeights } from "./data/weights.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
 export { type NoiseSchedule, type NoiseScheduleOptions, noiseSchedule, noiseScheduleFromConfig, type PredictionType, snr } from "./diffusion/noise-schedule.js";
@@ -31,6 +34,7 @@ export { compileGraph } from "./graph/compile.js";
 export { printProgram } from "./graph/print.js";
 export type { Program } from "./graph/program.js";
 export { type Executable, Session, type SessionOptions, type Trace } from "./graph/session.js";
+export { type LoadLoraOptions, ModelAdapters, type SaveLoraOptions } from "./models/adapters.js";
 export { type ClipConfig, type ClipTextConfig, type ClipVisionConfig, parseClipConfig, parseClipTextConfig } from "./models/clip-config.js";
 export type { ClipTextHostInputs, ClipTextSelection } from "./models/clip-graphs.js";
 export {
@@ -51,8 +55,12 @@ export {
   type ClipTextRunOptions,
 } from "./models/clip-text-model.js";
 export type { ModelGradients } from "./models/gradients.js";
+export { type LoraFile, readLora } from "./models/lora-file.js";
+export type { ComponentName, LoraComponent } from "./models/lora-names.js";
+export { type WriteLoraOptions, type WrittenAdapter, writeLora } from "./models/lora-write.js";
 export type { ModelCreateOptions, ModelLoadOptions } from "./models/model-handle.js";
 export type { Recompute, RecomputeOptions } from "./models/regions.js";
+export { type Conversion, type ConvertControl, type ToDiffusersOptions, type ToSingleFileOptions, toDiffusers, toSingleFile } from "./models/single-file.js";
 export { parseUNetConfig, type UNetConfig } from "./models/unet-config.js";
 export { UNet, type UNetCreateOptions, type UNetGradients, type UNetLoadOptions } from "./models/unet-model.js";
 export { parseVaeConfig, type VaeConfig } from "./models/vae-config.js";
@@ -67,13 +75,19 @@ export {
   type VaeRunOptions,
 } from "./models/vae-model.js";
 export type { TilingOptions } from "./models/vae-tiles.js";
-export { LoraAdapter, type LoraOptions } from "./nn/lora.js";
+export { type Adapter, LoraAdapter, type LoraOptions, LoraStack } from "./nn/lora.js";
 export { ParameterStore, Params } from "./nn/params.js";
 export { diffusionDpo } from "./objectives/diffusion-dpo.js";
 export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
 export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
 export { sft } from "./objectives/sft.js";
+export type { GenerateOptions, GenerateStep, Size } from "./pipeline/generate-options.js";
+export { JointModel, jointProjections } from "./pipeline/joint-model.js";
+export { type ModelIndex, readModelIndex } from "./pipeline/model-index.js";
+export { DiffusionPipeline, type PipelineLoadOptions, type PipelineLoraOptions } from "./pipeline/pipeline.js";
+export { readSchedule } from "./pipeline/schedule-file.js";
+export type { EncodePromptOptions, PromptFeatures, TextEncoder } from "./pipeline/text-conditioning.js";
 export { certificatePage } from "./report/certificate.js";
 export { type DdimOptions, ddim } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm } from "./schedulers/ddpm.js";
@@ -93,6 +107,7 @@ export type { TrainEvent } from "./train/events.js";
 export { constant, constantWithWarmup, cosine, cosineWithRestarts, type LearningRateSchedule, linear, polynomial } from "./train/lr-schedule.js";
 export { type AdamWOptions, adamW, type Optimizer } from "./train/optimizer.js";
 export { type PairBatch, type PairData, tensorPairs } from "./train/pair-data.js";
+export { type MemoryPlan, type PlanMemoryOptions, planMemory } from "./train/plan-memory.js";
 export { withProgress } from "./train/progress.js";
 export type { Trainable } from "./train/trainable.js";
 export { PreferenceTrainer } from "./train/trainer.js";

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# One run on a machine with an NVIDIA GPU (nvcc, cmake, g++; no Node needed but for the build's log): builds, proves every kernel against the cpu backend in f64, runs
+# One run on a machine with an NVIDIA GPU (nvcc, cmake, g++; no Node needed but for the build's log): builds, records what single matrix and copy instructions do
+# (primitives-<device>.json: npm run test:simt and test:ptxi hold the host machines against it), proves every kernel against the cpu backend in f64, runs
 # every seventh case under compute-sanitizer, measures kernels and whole training steps against ceilings and against PyTorch
 # where Python has it. Writes bench/results/<device>.json and .md. Ten minutes are enough on 16 cores.
 #   native/gpu-check.sh [output folder, bench/results by default] [folder of step files from `npm run export-step`, build/steps by default]
@@ -19,7 +20,7 @@ arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -
 [ "$arch" = 90 ] && arch=90a
 generator=(); have ninja && generator=(-G Ninja)
 cmake -S . -B "$build" "${generator[@]}" -DATTUNE_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$arch-real" > "$work/configure.log"
-cmake --build "$build" --parallel "$(nproc)" --target attune_cuda device_test device replay report > "$work/build.log" 2>&1 || { tail -40 "$work/build.log"; exit 1; }
+cmake --build "$build" --parallel "$(nproc)" --target attune_cuda device_test device replay report primitives > "$work/build.log" 2>&1 || { tail -40 "$work/build.log"; exit 1; }
 object=$build/Release/attune_cuda.so
 
 failed=0
@@ -29,6 +30,8 @@ run() { # name, command...: output kept, failures counted, never the end of the 
   tail -${lines:-4} "$work/$1.log"
 }
 
+name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' /' '--' | tr '[:upper:]' '[:lower:]')
+run primitives "$build/native-benches/primitives" "$object" --record "$out/primitives-$name.json"
 run kernels "$build/device_test" "$object"
 run kernels-large "$build/device_test" "$object" --large
 if have compute-sanitizer; then
@@ -52,7 +55,6 @@ for step in "$steps"/*.json; do
   run "step-$(basename "$step" .json)" bash -c "'$build/native-benches/replay' '$step' --backend cuda --steps 20 --json | tee -a '$work/steps.jsonl' && '$build/native-benches/replay' '$step' --backend cuda --steps 2 --trace"
 done
 
-name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' /' '--' | tr '[:upper:]' '[:lower:]')
 {
   printf '{"date": "%s", "failed": %d,\n"kernels": ' "$(date -u +%F)" "$failed"
   cat "$work/bench.json"

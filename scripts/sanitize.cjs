@@ -18,7 +18,7 @@ const options = {
   UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1",
   TSAN_OPTIONS: "halt_on_error=1:history_size=0", // a long history of every CUDA thread would take gigabytes
 };
-const nodeTests = ["integration/session", "unit/device", "ops/ops", "ops/errors"];
+const nodeTests = ["integration/session", "integration/pipeline", "unit/device", "ops/ops", "ops/errors", "property/hostile"];
 
 function run(command, args, env = {}) {
   console.log(`> ${[path.relative(root, command) || command, ...args].join(" ")}`);

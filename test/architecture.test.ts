@@ -8,13 +8,15 @@ const lib = path.join(projectRoot, "lib");
 
 /** Rooms by floor. A room may import rooms of lower floors, and what `neighbours` adds. */
 const floors: readonly (readonly string[])[] = [
-  ["errors", "util", "native", "data", "report", "schedulers", "conformal"],
+  ["errors", "util", "native", "data", "report", "schedulers", "conformal", "config"],
   ["graph", "device"],
   ["nn"],
   ["models"],
   ["diffusion", "objectives"],
+  ["pipeline"],
   ["train", "rewards", "kernels"],
   ["index"],
+  ["cli"],
 ];
 const floor0: Readonly<Record<string, readonly string[]>> = {
   errors: [],
@@ -24,6 +26,7 @@ const floor0: Readonly<Record<string, readonly string[]>> = {
   report: ["errors", "util", "data"],
   schedulers: ["errors", "util"],
   conformal: ["errors", "util"],
+  config: ["errors"],
 };
 /** Rooms of floor 1 that only session.ts may reach the addon from. */
 const nativeUsers = new Set(["graph/session.ts", "device.ts", "data/image.ts"]);

@@ -4,10 +4,11 @@
  *  one copy, a file truncated under the reader is an error and not a SIGBUS, and WSL or network folders behave. Weights of models are too much to be read on
  *  this thread: `place(name)` says where a tensor lies, and Session.load reads it there. */
 
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync } from "node:fs";
 import { ClosedError, DataError } from "../errors.js";
 import { writeAtomically, writeFully } from "../util/atomic-file.js";
 import { type HostDType, type HostTensor, hostTensor } from "../util/host-tensor.js";
+import { openForReading, readFully } from "../util/read-at.js";
 import { headerLength, parseHeader, type SafetensorsDType, type SafetensorsEntry, type SafetensorsHeader, safetensorsBits } from "./safetensors-header.js";
 
 /** Tensors by name, wherever they lie: one file, or the shards of a folder (weights.ts). */
@@ -40,8 +41,10 @@ const stored: { readonly [K in HostDType]: SafetensorsDType } = { f64: "F64", f3
 const order = Object.keys(safetensorsBits);
 const hosted = new Map(Object.entries(stored).map(([host, file]) => [file, host as HostDType]));
 
-/** One read call may not pass 2^31 - 1 bytes. */
-const chunkBytes = 1 << 30;
+/** The host's name of a file's dtype, if it has one. */
+export function hostDtypeOf(dtype: SafetensorsDType): HostDType | undefined {
+  return hosted.get(dtype);
+}
 
 /** Opens a file and checks its header whole; data is read by `tensor(name)`. Throws DataError naming file, field, expected and received. */
 export function readSafetensors(path: string): SafetensorsFile {
@@ -53,7 +56,7 @@ export class SafetensorsFile implements TensorFile, Disposable {
   #fd: number | undefined;
 
   constructor(readonly source: string) {
-    const fd = open(source);
+    const fd = openForReading(source);
     try {
       const { size } = fstatSync(fd);
       const first = new Uint8Array(8);
@@ -151,22 +154,6 @@ function formatHeader(entries: readonly [string, HostTensor | DeferredTensor][],
 
 function tensorBytes({ dtype, shape }: { dtype: HostDType; shape: readonly number[] }): number {
   return (shape.reduce((n, d) => n * d, 1) * safetensorsBits[stored[dtype]]) / 8;
-}
-
-function open(path: string): number {
-  try {
-    return openSync(path, "r");
-  } catch (cause) {
-    throw new DataError(path, `expected a readable file, received ${(cause as NodeJS.ErrnoException).code}`, {}, { cause });
-  }
-}
-
-function readFully(fd: number, into: Uint8Array, position: number, file: string): void {
-  for (let at = 0; at < into.length; ) {
-    const got = readSync(fd, into, at, Math.min(chunkBytes, into.length - at), position + at);
-    if (got === 0) throw new DataError(file, `expected ${into.length} bytes, received ${at} before the file ended`, { offset: position + at });
-    at += got;
-  }
 }
 
 function bytesOf({ data }: HostTensor): Uint8Array {

@@ -5,7 +5,7 @@ import { ConfigError } from "../errors.js";
 import { compileGraph } from "../graph/compile.js";
 import type { Executable, Session } from "../graph/session.js";
 import type { Graph } from "../graph/tensor.js";
-import type { LoraAdapter } from "../nn/lora.js";
+import type { Adapter } from "../nn/lora.js";
 import { type ParameterStore, Params } from "../nn/params.js";
 import type { Level, Scheduler, SchedulerStep } from "../schedulers/scheduler.js";
 import { type HostTensor, hostTensor, toOutside } from "../util/host-tensor.js";
@@ -19,7 +19,7 @@ export interface SamplerOptions {
   readonly session: Session;
   readonly denoiser: Denoiser;
   readonly store: ParameterStore;
-  readonly adapter?: LoraAdapter;
+  readonly adapter?: Adapter;
   readonly schedule: NoiseSchedule;
   readonly dtype?: "f32" | "f64";
 }

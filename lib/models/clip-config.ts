@@ -127,7 +127,7 @@ function parseTower(r: ConfigReader, fallback: Sizes): ClipTowerConfig {
   if (!activation) r.problem("hidden_act", Object.keys(activations).join(" or "), named);
   const eps = r.number("layer_norm_eps", 1e-5);
   if (!(eps > 0)) r.problem("layer_norm_eps", "a number > 0", eps);
-  const layers = r.count("num_hidden_layers", fallback.layers);
+  const layers = r.layers("num_hidden_layers", fallback.layers);
   return { width, layers, heads, hidden: r.count("intermediate_size", fallback.hidden), activation: activation ?? "gelu", eps };
 }
 

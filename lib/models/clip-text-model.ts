@@ -1,13 +1,17 @@
 /** A CLIP text encoder with weights in a session: tokens to the features that Stable Diffusion conditions on. Programs are compiled once per shape. */
 
 import { ConfigError, ShapeError } from "../errors.js";
-import type { Session } from "../graph/session.js";
+import type { Executable, Session } from "../graph/session.js";
+import type { Graph } from "../graph/tensor.js";
+import type { LoraAdapter, LoraOptions } from "../nn/lora.js";
 import { type ParameterStore, Params } from "../nn/params.js";
 import type { HostDType, HostTensor } from "../util/host-tensor.js";
+import { ModelAdapters } from "./adapters.js";
 import { type ClipTextConfig, parseClipTextConfig } from "./clip-config.js";
 import { type ClipTextHostInputs, type ClipTextSelection, textFeed, textGradientGraph, textGraph } from "./clip-graphs.js";
-import { clipParameterOf, declareClipText } from "./clip-parameters.js";
+import { adaptClipText, clipParameterOf, declareClipText } from "./clip-parameters.js";
 import { gradientsOf, type ModelGradients } from "./gradients.js";
+import type { LoraComponent } from "./lora-names.js";
 import { checkDType, type ModelCreateOptions, ModelHandle, type ModelLoadOptions, readConfig } from "./model-handle.js";
 import type { RecomputeOptions } from "./regions.js";
 
@@ -17,10 +21,15 @@ const baseName = "model";
 export interface ClipTextLoadOptions extends ModelLoadOptions {
   /** Whether the model has a projection; by default what "architectures" of its config says. */
   readonly projection?: boolean;
+  /** What adapter files call the model: "text_encoder" by default. */
+  readonly lora?: TextComponent;
 }
 export interface ClipTextCreateOptions extends ModelCreateOptions {
   readonly projection?: boolean;
+  readonly lora?: TextComponent;
 }
+/** SDXL's encoders are "text_encoder", of kohya's prefix "lora_te1_", and "text_encoder_2". */
+export type TextComponent = Pick<LoraComponent, "name" | "kohyaPrefix">;
 
 export interface ClipTextRunOptions extends ClipTextSelection {
   readonly signal?: AbortSignal;
@@ -42,12 +51,26 @@ export type ClipTextCotangents = Partial<ClipTextFeatures>;
 
 export class ClipText implements AsyncDisposable {
   readonly #handle: ModelHandle;
+  /** Low-rank adapters: put on, weighted, folded in, written. */
+  readonly adapters: ModelAdapters;
 
   private constructor(
     readonly config: ClipTextConfig,
     handle: ModelHandle,
+    lora: TextComponent = { name: "text_encoder" },
   ) {
     this.#handle = handle;
+    const { store, session } = handle;
+    const modules = [...store.entries.keys()].flatMap(name => (name.endsWith(".weight") ? [name.slice(0, -".weight".length)] : []));
+    const declare = (options: LoraOptions, arena: string): LoraAdapter => adaptClipText(config, store, options, { arena });
+    this.adapters = new ModelAdapters({
+      subject: "ClipText",
+      store,
+      session,
+      component: { ...lora, modules },
+      declare,
+      changed: () => handle.forgetPrograms(),
+    });
   }
 
   /** Loads a transformers folder (CLIPTextModel or CLIPTextModelWithProjection): config.json and safetensors, whole, variant or sharded, with the names of
@@ -58,7 +81,7 @@ export class ClipText implements AsyncDisposable {
     signal?.throwIfAborted();
     const config = readConfig(folder, (json, path) => parseClipTextConfig(json, path, options));
     const store = declareClipText(config, dtype, { trainable });
-    return new ClipText(config, await ModelHandle.load("ClipText", store, { folder, baseName, parameterOf: clipParameterOf }, options));
+    return new ClipText(config, await ModelHandle.load("ClipText", store, { folder, baseName, parameterOf: clipParameterOf }, options), options.lora);
   }
 
   /** A model with random weights: `config` is what config.json would hold. */
@@ -66,7 +89,7 @@ export class ClipText implements AsyncDisposable {
     const { device, dtype = "f32", trainable = false } = options;
     checkDType("ClipText.create", dtype, device);
     const parsed = parseClipTextConfig(config, "ClipText.create", options);
-    return new ClipText(parsed, await ModelHandle.create("ClipText", declareClipText(parsed, dtype, { trainable }), options));
+    return new ClipText(parsed, await ModelHandle.create("ClipText", declareClipText(parsed, dtype, { trainable }), options), options.lora);
   }
 
   get store(): ParameterStore {
@@ -78,14 +101,14 @@ export class ClipText implements AsyncDisposable {
   }
 
   get params(): Params {
-    return new Params(this.store);
+    return new Params(this.store, { adapter: this.adapters.active });
   }
 
   /** Features of token ids [B, N], N up to config.positions. Throws ShapeError, ConfigError; DataError for an id outside of the vocabulary. */
   async forward(inputs: ClipTextHostInputs, { signal, ...selection }: ClipTextRunOptions = {}): Promise<ClipTextFeatures> {
     this.#check("forward", inputs, selection);
     const key = ["forward", inputs.inputIds.shape, inputs.attentionMask?.shape, selection];
-    const program = this.#handle.program(key, () => textGraph(this.config, this.params, inputs, selection));
+    const program = this.#program(key, () => textGraph(this.config, this.params, inputs, selection));
     return featuresOf(await this.#handle.run(program, { inputs: textFeed(this.config, inputs) }, signal), selection);
   }
 
@@ -105,7 +128,7 @@ export class ClipText implements AsyncDisposable {
     const key = ["gradients", recompute, inputs.inputIds.shape, inputs.attentionMask?.shape, selection, names];
     const build = () => textGradientGraph(this.config, this.params, inputs, { ...selection, recompute, cotangents: names });
     const feed = { ...textFeed(this.config, inputs), ...Object.fromEntries(Object.entries(fed).map(([name, t]) => [`d ${name}`, t])) };
-    const results = await this.#handle.run(this.#handle.program(key, build), { inputs: feed }, signal);
+    const results = await this.#handle.run(this.#program(key, build), { inputs: feed }, signal);
     const { loss, grads } = gradientsOf(results);
     return { loss, grads, features: featuresOf(results, selection) };
   }
@@ -123,6 +146,10 @@ export class ClipText implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #program(key: readonly unknown[], build: () => Graph): Executable {
+    return this.#handle.program(key, build, { ...this.store.arenas, ...this.adapters.arenas });
   }
 
   #check(method: string, inputs: ClipTextHostInputs, { hiddenStates = [], clipSkip = 0 }: ClipTextSelection): void {

@@ -69,6 +69,16 @@ export class ConfigReader {
     return this.perPlace(field, length, fallback, isCount, "a whole number >= 1");
   }
 
+  /** One number of layers for all of `length` places, or one each. A model is built layer by layer: a number without end would be too. */
+  layersPerPlace(field: string, length: number, fallback: number): readonly number[] {
+    return this.perPlace(field, length, fallback, isLayers, layersText);
+  }
+
+  /** A number of layers: as a count, but no model has more than a file may cost. */
+  layers(field: string, fallback: number): number {
+    return this.#checked(field, fallback, isLayers, layersText, fallback);
+  }
+
   /** One value for all of `length` places, or one each. */
   perPlace<T>(field: string, length: number, fallback: T, isOne: (v: unknown) => v is T, what: string): readonly T[] {
     const isAny = (v: unknown): v is T | readonly T[] => isOne(v) || (Array.isArray(v) && v.length === length && v.every(isOne));
@@ -99,6 +109,14 @@ export class ConfigReader {
     this.problem(field, expected, value);
     return stand; // never used: finish() throws
   }
+}
+
+const maxLayers = 256;
+export const layersText = `a whole number in [1, ${maxLayers}]`;
+
+/** Whether a value can be a number of layers. */
+export function isLayers(value: unknown): value is number {
+  return isCount(value) && value <= maxLayers;
 }
 
 function isCount(value: unknown): value is number {

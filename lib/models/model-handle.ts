@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { writeSafetensors } from "../data/safetensors.js";
+import { type TensorFile, writeSafetensors } from "../data/safetensors.js";
 import { readWeights } from "../data/weights.js";
 import type { Device } from "../device.js";
 import { ClosedError, ConfigError, DataError } from "../errors.js";
@@ -52,15 +52,19 @@ export class ModelHandle implements AsyncDisposable {
 
   /** Names, shapes and dtypes of the files are checked before memory is taken.
    *  Throws DataError, WeightsError (missing, unexpected, mismatched), the signal's reason. */
-  static async load(
+  static async load(subject: string, store: ParameterStore, { folder, baseName, parameterOf }: WeightsPlace, options: ModelLoadOptions): Promise<ModelHandle> {
+    options.signal?.throwIfAborted();
+    return ModelHandle.read(subject, store, readWeights(folder, baseName, options.variant), options, parameterOf ? { parameterOf } : {});
+  }
+
+  /** The same of a file that is open, which is closed. */
+  static async read(
     subject: string,
     store: ParameterStore,
-    { folder, baseName, parameterOf }: WeightsPlace,
-    { device, variant, signal, onProgress }: ModelLoadOptions,
+    file: TensorFile,
+    { device, signal, onProgress }: ModelLoadOptions,
+    names: MatchOptions = {},
   ): Promise<ModelHandle> {
-    signal?.throwIfAborted();
-    const file = readWeights(folder, baseName, variant);
-    const names = parameterOf ? { parameterOf } : {};
     try {
       matchWeights(store, file, names);
       return await ModelHandle.#open(subject, store, device, session => loadWeights(session, store, file, { ...names, signal, onProgress }));

@@ -1,7 +1,7 @@
 /** config.json of diffusers' UNet2DConditionModel, brought into the shape that the forward pass reads. Every field of diffusers 0.40 is used,
  *  without effect here, or refused by name: a model never runs with a field that was overlooked. */
 
-import { ConfigReader } from "./config-reader.js";
+import { ConfigReader, isLayers, layersText } from "./config-reader.js";
 
 export interface AttentionConfig {
   readonly heads: number;
@@ -102,7 +102,7 @@ function parseBlocks(r: ConfigReader, channels: readonly number[]): Pick<UNetCon
   const upKinds = r.strings("up_block_types", upTypes, [upTypes[0], upTypes[1], upTypes[1], upTypes[1]]);
   if (downKinds.length !== n) r.problem("down_block_types", `as many as block_out_channels (${n})`, downKinds);
   if (upKinds.length !== n) r.problem("up_block_types", `as many as block_out_channels (${n})`, upKinds);
-  const layers = r.countPerPlace("layers_per_block", n, 2);
+  const layers = r.layersPerPlace("layers_per_block", n, 2);
   // The field is named after the width of a head, but diffusers reads it as the number of heads, and so was every checkpoint trained.
   const heads = r.countPerPlace("attention_head_dim", n, 8);
   const crossOnly = r.perPlace("only_cross_attention", n, false, (v): v is boolean => typeof v === "boolean", "true or false");
@@ -121,14 +121,13 @@ function parseBlocks(r: ConfigReader, channels: readonly number[]): Pick<UNetCon
 }
 
 type Depth = number | readonly number[];
-const isDepth = (v: unknown): v is Depth => (Array.isArray(v) ? v.length > 0 && v.every(isWhole) : isWhole(v));
-const isWhole = (v: unknown): v is number => Number.isSafeInteger(v) && (v as number) >= 1;
+const isDepth = (v: unknown): v is Depth => (Array.isArray(v) ? v.length > 0 && v.every(isLayers) : isLayers(v));
 
 /** Transformer layers of every attention, down, mid and up. Lists within the list (one depth per attention) must be given for both ways. */
 function parseDepths(r: ConfigReader, layers: readonly number[]): { down: readonly (readonly number[])[]; mid: number; up: readonly (readonly number[])[] } {
   const field = "transformer_layers_per_block";
   const reverseField = `reverse_${field}`;
-  const what = "a whole number >= 1 or an array of them";
+  const what = `${layersText} or an array of them`;
   const down = r.perPlace<Depth>(field, layers.length, 1, isDepth, what);
   const reverseGiven = r.raw(reverseField) !== undefined;
   const nested = down.some(d => typeof d !== "number");

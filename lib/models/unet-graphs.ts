@@ -30,7 +30,7 @@ export function forwardGraph(config: UNetConfig, params: Params, shapes: UNetHos
 export function gradientGraph(config: UNetConfig, params: Params, shapes: UNetHostInputs, recompute: Recompute): Graph {
   return buildGraph(graph => {
     const { inputs, output } = buildForward(graph, config, params, shapes, recompute);
-    const stores = [params.store, ...(params.adapter ? [params.adapter.store] : [])];
+    const stores = [params.store, ...(params.adapter?.stores ?? [])];
     addGradients({ outputs: [{ name: "cotangent", tensor: output, layout: "bchw" }], inputs: differentiableInputs(inputs), stores });
   });
 }

@@ -2,17 +2,16 @@
 
 import { ConfigError } from "../errors.js";
 import type { Executable, Session } from "../graph/session.js";
-import { initialise, initialStreams, reserve } from "../nn/init.js";
 import type { LoraAdapter, LoraOptions } from "../nn/lora.js";
 import { type ParameterStore, Params } from "../nn/params.js";
 import type { HostDType, HostTensor } from "../util/host-tensor.js";
+import { type LoadLoraOptions, ModelAdapters, type SaveLoraOptions } from "./adapters.js";
 import { gradientsOf, type ModelGradients } from "./gradients.js";
-import { type LoadControl, loadWeights, storedWeights } from "./load.js";
-import { readLora, writeLora } from "./lora-file.js";
 import { checkDType, type ModelCreateOptions, ModelHandle, type ModelLoadOptions, readConfig } from "./model-handle.js";
 import type { UNetOptions } from "./unet.js";
 import { parseUNetConfig, type UNetConfig } from "./unet-config.js";
 import { feedOf, forwardGraph, gradientGraph, type UNetHostInputs } from "./unet-graphs.js";
+import { unetComponent } from "./unet-lora.js";
 import { adaptUNet, declareUNet } from "./unet-parameters.js";
 
 /** Base name of the weights of every diffusers model folder. */
@@ -35,14 +34,17 @@ export interface RunOptions extends UNetOptions {
 
 export class UNet implements AsyncDisposable {
   readonly #handle: ModelHandle;
-  #adapter: LoraAdapter | undefined;
-  #adapting = false;
+  readonly adapters: ModelAdapters;
 
   private constructor(
     readonly config: UNetConfig,
     handle: ModelHandle,
   ) {
     this.#handle = handle;
+    const { store, session } = handle;
+    const component = unetComponent(config, store.entries.keys());
+    const declare = (options: LoraOptions, arena: string): LoraAdapter => adaptUNet(config, store, options, { arena });
+    this.adapters = new ModelAdapters({ subject: "UNet", store, session, component, declare, changed: () => handle.forgetPrograms() });
   }
 
   /** Loads a diffusers folder: config.json and safetensors, whole, variant or sharded. Config and weights are checked before memory is taken.
@@ -71,13 +73,14 @@ export class UNet implements AsyncDisposable {
     return this.#handle.session;
   }
 
+  /** The first of the adapters that are applied. */
   get adapter(): LoraAdapter | undefined {
-    return this.#adapter;
+    return this.adapters.first;
   }
 
   /** Where the model function takes its parameters from. */
   get params(): Params {
-    return new Params(this.store, { adapter: this.#adapter });
+    return new Params(this.store, { adapter: this.adapters.active });
   }
 
   /** The prediction [B, outChannels, H, W] for latents [B, inChannels, H, W]. */
@@ -92,48 +95,43 @@ export class UNet implements AsyncDisposable {
     { cotangent, ...inputs }: UNetHostInputs & { readonly cotangent: HostTensor },
     { signal, recompute }: RunOptions = {},
   ): Promise<UNetGradients> {
+    const applied = this.adapters.active?.stores.length ?? 0; // their parameters have the same names
+    if (applied > 1) throw new ConfigError("UNet.lossAndGrads", "the adapters", "at most one that is applied", applied);
     const executable = this.#executable("gradients", inputs, recompute);
     const results = await this.#handle.run(executable, { inputs: { ...feedOf(inputs), cotangent } }, signal);
     return { ...(gradientsOf(results) as ModelGradients & Pick<UNetGradients, "inputGrads">), output: results.output! };
   }
 
   /** Puts a fresh adapter on the model: random A, zero B, so that the output stays what it was. */
-  async addLora(options: LoraOptions, { seed }: { readonly seed: number }): Promise<void> {
-    await this.#adapt(options, store => initialise(this.session, store, { seed, stream: initialStreams.adapter }));
+  addLora(options: LoraOptions, { seed, name }: { readonly seed: number; readonly name?: string }): Promise<void> {
+    return this.adapters.add(options, { seed, ...(name !== undefined && { name }) });
   }
 
-  /** Puts the adapter of a file or folder on the model, in any of the key styles that diffusers, peft and kohya write. */
-  async loadLora(path: string, { strength = 1, signal, onProgress }: { readonly strength?: number } & LoadControl = {}): Promise<void> {
-    const modules = [...this.store.entries.keys()].flatMap(name => (name.endsWith(".weight") ? [name.slice(0, -".weight".length)] : []));
-    const lora = readLora(path, modules);
-    try {
-      await this.#adapt({ ...lora.options, strength }, store =>
-        loadWeights(this.session, store, lora.file, { parameterOf: lora.parameterOf, signal, onProgress }),
-      );
-    } finally {
-      lora.file.close();
-    }
+  /** Puts the adapter of a file or folder on the model, in any of the key styles that diffusers, peft and kohya write; several adapters under several names.
+   *  Throws WeightsError listing all tensors that are not for a module of this model, those of text encoders too unless they are in `skip`. */
+  loadLora(path: string, options: LoadLoraOptions = {}): Promise<void> {
+    return this.adapters.load(path, options);
   }
 
-  /** Writes `pytorch_lora_weights.safetensors` into a folder, as diffusers' save_lora_weights does. */
-  async saveLora(folder: string): Promise<void> {
-    if (!this.#adapter) throw new ConfigError("UNet.saveLora", "the model", "one with an adapter", "none");
-    await writeLora(folder, this.#adapter, storedWeights(this.session, this.#adapter.store));
+  /** Applies these of the loaded adapters at these strengths, and no others: `setAdapters({ style: 0.7, detail: 0.3 })`. */
+  setAdapters(strengths: Readonly<Record<string, number>>): void {
+    this.adapters.set(strengths);
   }
 
-  async #adapt(options: LoraOptions, fill: (store: ParameterStore) => void | Promise<void>): Promise<void> {
-    this.#handle.checkOpen();
-    if (this.#adapter || this.#adapting) throw new ConfigError("UNet", "the model", "one without an adapter", "one that has an adapter");
-    const adapter = adaptUNet(this.config, this.store, options);
-    this.#adapting = true; // two at once would fill the same arena
-    try {
-      reserve(this.session, adapter.store);
-      await fill(adapter.store);
-    } finally {
-      this.#adapting = false;
-    }
-    this.#handle.forgetPrograms();
-    this.#adapter = adapter;
+  /** Writes an adapter: into a folder as diffusers' save_lora_weights does, or to a .safetensors file; as kohya's scripts do with `{ format: "kohya" }`.
+   *  Returns warnings about its values: all zero, or not finite. */
+  saveLora(path: string, options: SaveLoraOptions = {}): Promise<readonly string[]> {
+    return this.adapters.save(path, options);
+  }
+
+  /** Folds the applied adapters into the weights. */
+  fuseLora(): Promise<void> {
+    return this.adapters.fuse();
+  }
+
+  /** Takes them out again: the weights are as they were, bit for bit. */
+  unfuseLora(): Promise<void> {
+    return this.adapters.unfuse();
   }
 
   /** Writes config.json and the weights, as diffusers' save_pretrained does. `dtype` is that of the file, by default what the weights are kept in. */
@@ -158,7 +156,7 @@ export class UNet implements AsyncDisposable {
       throw new ConfigError(`UNet.${kind}`, "sample", `[B, ${this.config.inChannels}, H, W]`, sample.shape);
     const key = [kind, recompute, sample.shape, encoderHiddenStates.shape, addedText?.textEmbeds.shape, addedText?.timeIds.shape];
     const build = kind === "forward" ? forwardGraph : gradientGraph;
-    return this.#handle.program(key, () => build(this.config, this.params, inputs, recompute), { ...this.store.arenas, ...this.#adapter?.store.arenas });
+    return this.#handle.program(key, () => build(this.config, this.params, inputs, recompute), { ...this.store.arenas, ...this.adapters.arenas });
   }
 }
 

@@ -54,7 +54,7 @@ export function parseVaeConfig(json: unknown, source: string): VaeConfig {
     outChannels: r.count("out_channels", 3),
     latentChannels,
     channels,
-    layers: r.count("layers_per_block", 1),
+    layers: r.layers("layers_per_block", 1),
     groups,
     midAttention: r.boolean("mid_block_add_attention", true),
     quantConv: r.boolean("use_quant_conv", true),

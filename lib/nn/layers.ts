@@ -8,7 +8,7 @@ import { linear as linearOp } from "../graph/ops/matmul.js";
 import { groupNorm as groupNormOp, layerNorm as layerNormOp } from "../graph/ops/norm.js";
 import { slice } from "../graph/ops/shape.js";
 import type { DType, Tensor } from "../graph/tensor.js";
-import type { LoraAdapter } from "./lora.js";
+import type { Adapter } from "./lora.js";
 import type { Params } from "./params.js";
 
 export interface LinearOptions {
@@ -34,8 +34,9 @@ export function linear(x: Tensor, p: Params, { features, bias = true, residual }
   return p.scope(() => {
     const inputs = x.shape.at(-1)!;
     const init = { bound: 1 / Math.sqrt(inputs) };
-    const y = linearOp(x, p.tensor("weight", [features, inputs], { init }), bias ? p.tensor("bias", [features], { init }) : undefined);
-    return adapted(residual ? add(y, residual) : y, x, p, (adapter, rows) => adapter.linear(rows, p.prefix, features));
+    const weight = p.tensor("weight", [features, inputs], { init });
+    const y = linearOp(x, weight, bias ? p.tensor("bias", [features], { init }) : undefined);
+    return adapted(residual ? add(y, residual) : y, x, p, (adapter, rows) => adapter.linear(rows, p.prefix, weight));
   });
 }
 
@@ -47,12 +48,12 @@ export function conv2d(x: Tensor, p: Params, options: Conv2dOptions): Tensor {
     const init = { bound: 1 / Math.sqrt(inputs * kernel * kernel) };
     const weight = p.tensor("weight", [channels, kernel, kernel, inputs], { layout: "oihw", init });
     const y = conv2dOp(x, weight, bias ? p.tensor("bias", [channels], { init }) : undefined, { stride, padding, dtype });
-    return adapted(y, x, p, (adapter, rows) => adapter.conv2d(rows, p.prefix, { channels, kernel, stride, padding, dtype }));
+    return adapted(y, x, p, (adapter, rows) => adapter.conv2d(rows, p.prefix, weight, { stride, padding, dtype }));
   });
 }
 
 /** The layer's result y on x, plus what the adapter makes of x, or of the rows of x that it is for. */
-function adapted(y: Tensor, x: Tensor, { adapter, prefix, share }: Params, delta: (adapter: LoraAdapter, x: Tensor) => Tensor): Tensor {
+function adapted(y: Tensor, x: Tensor, { adapter, prefix, share }: Params, delta: (adapter: Adapter, x: Tensor) => Tensor): Tensor {
   if (!adapter?.adapts(prefix)) return y;
   if (share === 1) return add(y, delta(adapter, x));
   return addLeading(y, delta(adapter, slice(x, { axis: 0, start: 0, length: share * x.shape[0]! })));

@@ -7,7 +7,7 @@ import { wide } from "../graph/ops/check.js";
 import { parameter } from "../graph/ops/leaf.js";
 import { assign } from "../graph/ops/optimizer.js";
 import { currentGraph, type DType, dtypeBytes, type Graph, type Layout, numel, sameShape, scope, type Tensor } from "../graph/tensor.js";
-import type { LoraAdapter } from "./lora.js";
+import type { Adapter } from "./lora.js";
 
 /** How a parameter begins in a model that is not loaded: a number, or uniform in [-bound, bound). */
 export type Init = { readonly value: number } | { readonly bound: number };
@@ -192,14 +192,14 @@ export class ParameterStore {
 /** A place in a model's tree of names, and the store and adapter that its parameters come from. */
 export class Params {
   readonly prefix: string;
-  readonly adapter: LoraAdapter | undefined;
+  readonly adapter: Adapter | undefined;
   /** The part of every batch, from its first row on, that the adapter is applied to: 1, or less where the rest is the model without it. */
   readonly share: number;
   readonly #name: string;
 
   constructor(
     readonly store: ParameterStore,
-    options: { prefix?: string; adapter?: LoraAdapter | undefined; share?: number; name?: string } = {},
+    options: { prefix?: string; adapter?: Adapter | undefined; share?: number; name?: string } = {},
   ) {
     this.prefix = options.prefix ?? "";
     this.adapter = options.adapter;

@@ -81,7 +81,7 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
   for (const [name, expected] of Object.entries(manifest.files)) {
     const file = join(path, name);
     const size = await stat(file).then(
-      s => s.size,
+      s => (s.isFile() ? s.size : undefined), // a folder has a size too, and no contents
       () => undefined,
     );
     if (size !== expected.bytes)

@@ -30,8 +30,7 @@ function inOneBatch(policy: Params, predict: PredictionOptions["predict"]): { re
   const first = graph.nodes.length;
   const both = scope("policy and reference", () => predict(policy.sharing(1 / 2), 2));
   const length = both.shape[0]! / 2;
-  const { store } = policy.adapter!;
-  const weights = [...store.entries.keys()].map(name => store.leaf(name));
+  const weights = policy.adapter!.stores.flatMap(store => [...store.entries.keys()].map(name => store.leaf(name)));
   if (rowsFrom(graph.nodes.slice(first), weights)(both) !== length) return undefined;
   const half = (start: number): Tensor => slice(both, { axis: 0, start, length });
   return { prediction: half(0), reference: stopGradient(half(length)) };

@@ -1,9 +1,12 @@
-/** JSON from files that were made by others: valid UTF-8, no duplicate keys. JSON.parse alone keeps the last of two equal keys, so two readers
- *  of one file could disagree about what it says. */
+/** JSON from files that were made by others: valid UTF-8, no duplicate keys, no endless nesting. JSON.parse alone keeps the last of two equal keys, so two readers
+ *  of one file could disagree about what it says; and it takes nests that are too deep for whoever walks or prints them. */
 
 import { DataError } from "../errors.js";
 
-/** The value of a JSON text. Throws DataError naming `file` if it is not UTF-8, not JSON, or repeats a key within one object. */
+/** Objects and arrays within one another. */
+const maxDepth = 256;
+
+/** The value of a JSON text. Throws DataError naming `file` if it is not UTF-8, not JSON, nested deeper than 256, or repeats a key within one object. */
 export function parseStrictJson(bytes: Uint8Array, file: string, field = "JSON"): unknown {
   let text: string, value: unknown;
   try {
@@ -12,9 +15,23 @@ export function parseStrictJson(bytes: Uint8Array, file: string, field = "JSON")
   } catch (cause) {
     throw new DataError(file, `expected UTF-8 JSON, received something else: ${(cause as Error).message}`, { field }, { cause });
   }
+  if (isDeep(text)) throw new DataError(file, `expected values nested at most ${maxDepth} deep, received deeper ones`, { field });
   const repeated = repeatedKey(text);
   if (repeated !== undefined) throw new DataError(file, `expected distinct keys, received ${JSON.stringify(repeated)} twice`, { field });
   return value;
+}
+
+/** Whether a text known to be valid JSON nests deeper than it may. */
+function isDeep(text: string): boolean {
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const c = text.charCodeAt(at);
+    if (c === 0x22) at = closingQuote(text, at);
+    else if (c === 0x5b || c === 0x7b) {
+      if (++depth > maxDepth) return true;
+    } else if (c === 0x5d || c === 0x7d) depth--;
+  }
+  return false;
 }
 
 /** The first key that stands twice in one object of a text known to be valid JSON. */

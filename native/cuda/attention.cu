@@ -100,6 +100,7 @@ void attention_op(const OpArgs& args) {
 
 void attention_vjp_op(const OpArgs& args) {
   const AttentionShape s = attention_shape(args, args.in[1], args.in[2], 6);
+  if (start_hopper_attention_backward(args, s)) return;
   if (!on_tensor_cores(args, s)) start_attention_ffma_backward(args, s);
   else if (!compiled_head(s.dim, [&](auto dim) { start_attention_backward<dim.value>(args, s); })) start_attention_wide_backward(args, s);
 }

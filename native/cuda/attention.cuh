@@ -14,7 +14,7 @@ namespace cuda {
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 constexpr int kAttentionThreads = 128;       // four warps: each has 255 registers, and two blocks or more fit a multiprocessor
 constexpr int kAttentionShared = 99 * 1024;  // what a block may have on sm_86 and sm_89, the least of all
-constexpr int kStatisticsUnit = 64;          // rows of statistics are padded to whole tiles of queries
+constexpr int kStatisticsUnit = 128;         // rows of statistics are padded to whole tiles of queries
 
 struct AttentionShape {
   int batch, queries, keys, heads, dim;

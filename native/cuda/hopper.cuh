@@ -219,7 +219,8 @@ struct Wgmma;
 #define ATTUNE_D16(d, i) ATTUNE_D8(d, i), ATTUNE_D8(d, i + 8)
 #define ATTUNE_D32(d, i) ATTUNE_D16(d, i), ATTUNE_D16(d, i + 16)
 #define ATTUNE_D64(d, i) ATTUNE_D32(d, i), ATTUNE_D32(d, i + 32)
-#define ATTUNE_R24 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
+#define ATTUNE_R16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define ATTUNE_R24 ATTUNE_R16 ", %16, %17, %18, %19, %20, %21, %22, %23"
 #define ATTUNE_R32 ATTUNE_R24 ", %24, %25, %26, %27, %28, %29, %30, %31"
 #define ATTUNE_R40 ATTUNE_R32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define ATTUNE_R64 ATTUNE_R40 ", %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
@@ -250,6 +251,7 @@ struct Wgmma;
                    "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(int(kMajorB)));                                          \
     }                                                                                                                                     \
   };
+ATTUNE_WGMMA(32, 16, "16", "17", "18", "19", "20", "21", "22")
 ATTUNE_WGMMA(48, 24, "24", "25", "26", "27", "28", "29", "30")
 ATTUNE_WGMMA(64, 32, "32", "33", "34", "35", "36", "37", "38")
 ATTUNE_WGMMA(80, 40, "40", "41", "42", "43", "44", "45", "46")

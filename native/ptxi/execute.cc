@@ -23,7 +23,7 @@ Machine::Machine(const Module& module, const Entry& entry, const Start& start, c
     warp.file.resize(entry.file_bytes);
     warp.set.assign(entry.registers, 0), warp.spoiled.assign(entry.registers, nullptr);
     warp.local.resize(size_t(entry.local_bytes) * 32);
-    if (entry.wgmma) warp.written.assign(entry.registers, 0);
+    if (entry.wgmma) warp.written.assign(entry.registers, 0), warp.held.assign(entry.registers, false);
     fill_presets(warp, true);
   }
   shared.resize(size_t(entry.static_shared + start.shared_bytes) + 1024);
@@ -64,6 +64,7 @@ void Machine::begin_block() {
     w.parked = w.refused = w.carry = 0, w.state = Warp::ready, w.barrier = -1;
     std::fill(w.pc, w.pc + 32, 0);
     std::fill(w.set.begin(), w.set.end(), 0);
+    std::fill(w.held.begin(), w.held.end(), false);
     for (const Preset& p : entry.presets) w.set[p.index] = kAllLanes;
     std::fill(w.open_group, w.open_group + 32, 0);
     std::fill(w.local.begin(), w.local.end(), 0xFF);
@@ -254,7 +255,10 @@ void Machine::run_warp(Warp& w, uint64_t budget) {
     } else run_partly(i, m);
     if (entry.wgmma) {
       w.count++;
-      for (uint32_t u = i.writes; u < i.uses_end; u++) w.written[uses[u]] = w.count;
+      for (uint32_t u = i.writes; u < i.uses_end; u++) {
+        w.written[uses[u]] = w.count;
+        if (m && w.held[uses[u]]) held(i, uses[u]);
+      }
     }
     switch (i.flow) {
       case Flow::next: pc++; break;

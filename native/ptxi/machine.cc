@@ -34,6 +34,17 @@ void Machine::fail(const Instruction& i, int lane, const std::string& what) {
                                 entry.text_of(i) + "`: " + what);
 }
 
+void Machine::held(const Instruction& i, uint32_t index) {
+  for (const Warp::Product& p : warp->products)
+    for (const auto* list : {&p.accumulators, &p.a})
+      for (const Item& r : *list)
+        if (r.index == index)
+          fail(i, 0,
+               std::string("writes ") + (list == &p.a ? "A" : "an accumulator") + " of the wgmma of line " + std::to_string(p.by->line) +
+                   ", which has not been waited for");
+  fail(i, 0, "writes a register of a wgmma in flight");
+}
+
 void Machine::unset(const Instruction& i, Mask lanes, uint32_t index) {
   for (const Warp::Product& p : warp->products)
     for (const Item& a : p.accumulators)

@@ -84,10 +84,11 @@ struct Warp {
   struct Product {  // a wgmma.mma_async between its issue and its wait
     uint32_t group;
     const Instruction* by;
-    std::vector<Item> accumulators;
+    std::vector<Item> accumulators, a;                 // a: where it is in registers
     std::vector<std::pair<uint32_t, uint32_t>> reads;  // offset, bytes in shared memory
   };
   std::vector<Product> products;
+  std::vector<bool> held;  // of each register: a product in flight works on it
 };
 
 /// bar.sync and its kin: 16 a block.
@@ -159,6 +160,7 @@ class Machine {
   Mask next_group(Warp& w, uint32_t& pc);
   bool gather(const Instruction& i, Mask active, Mask& m, uint32_t pc);
   void run_partly(const Instruction& i, Mask m);
+  [[noreturn]] void held(const Instruction& i, uint32_t index);
   [[noreturn]] void unset(const Instruction& i, Mask lanes, uint32_t index);
   [[noreturn]] void deadlock();
   [[noreturn]] void diverged(Warp& w);

@@ -59,6 +59,12 @@ uint64_t same_in_all(Machine& x, const Instruction& i, int slot) {
   return v[0];
 }
 
+/// Nothing else may write these registers until the wait.
+void hold(Warp& w, const Warp::Product& p, bool now = true) {
+  for (const auto* list : {&p.accumulators, &p.a})
+    for (const Item& r : *list) w.held[r.index] = now;
+}
+
 /// operand: 0 list of d, 1 descriptor or list of a, 2 descriptor of b, 3 predicate: d counts; detail[0]: n; [1]: 1 a is m-major, 2 b is n-major, 4 a in
 /// registers.
 void issue(Machine& x, const Instruction& i, Mask m) {
@@ -85,6 +91,7 @@ void issue(Machine& x, const Instruction& i, Mask m) {
   if (i.detail[1] & 4) {
     for (int k = 0; k < 4; k++) {
       fenced(ra[k]);
+      product.a.push_back(ra[k]);
       const uint32_t* v = x.lanes<uint32_t>(ra[k].at);
       for (int l = 0; l < 32; l++) {
         float* at = &a[l / 4 + k % 2 * 8][l % 4 * 2 + k / 2 * 8];
@@ -112,6 +119,7 @@ void issue(Machine& x, const Instruction& i, Mask m) {
     for (int l = 0; l < 32; l++) x.lanes<float>(d[e].at)[l] = sum[row(l, e)][column(l, e)];
     w.set[d[e].index] = 0;  // until the wait
   }
+  hold(w, product);
   w.products.push_back(std::move(product));
 }
 
@@ -127,9 +135,12 @@ void wait(Machine& x, const Instruction& i, Mask) {
     }
     for (const auto& [offset, bytes] : p.reads) x.shadow.end_read(w.index, offset, bytes);
     for (const Item& r : p.accumulators) w.set[r.index] = kAllLanes;
+    hold(w, p, false);
   }
-  for (const Warp::Product& p : left)
+  for (const Warp::Product& p : left) {
     for (const Item& r : p.accumulators) w.set[r.index] = 0;
+    hold(w, p);
+  }
   w.products = std::move(left);
 }
 

@@ -242,6 +242,12 @@ void bugs() {
   finds("no wait for the boxes, which come early", run_warpgroup(no_wait, Order::forward, Arrival::early).error, "race");
   finds("no wgmma.fence", run_warpgroup(replaced(kWarpgroup, "wgmma.fence.sync.aligned;", "")).error, "wgmma.fence");
   finds("no wgmma wait", run_warpgroup(replaced(kWarpgroup, "wgmma.wait_group.sync.aligned 0;", "")).error, "not been waited for");
+  finds("an accumulator written in flight",
+        run_warpgroup(replaced(kWarpgroup, "wgmma.wait_group.sync.aligned 0;", "mov.f32 %d2, 0f00000000; wgmma.wait_group.sync.aligned 0;")).error,
+        "writes an accumulator of the wgmma");
+  const std::string in_registers =
+      replaced(kWarpgroup, "%descriptor_a, %descriptor_b, %one, 1, 1, 0, 0;", "{%zero, %zero, %zero, %zero}, %descriptor_b, %one, 1, 1, 0; mov.b32 %zero, 0;");
+  finds("A written in flight", run_warpgroup(in_registers).error, "writes A of the wgmma");
   finds("bytes expected that never come", run_warpgroup(replaced(kWarpgroup, "%bar], 9216", "%bar], 9232")).error, "deadlock");
   finds("an arrival that never comes", run_warpgroup(replaced(kWarpgroup, "init.shared::cta.b64 [%bar], 1", "init.shared::cta.b64 [%bar], 2")).error,
         "deadlock");

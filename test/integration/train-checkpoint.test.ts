@@ -101,6 +101,9 @@ test("a manifest cannot point out of its folder, and states are checked field by
   const good = fs.readFileSync(manifest, "utf8");
   fs.writeFileSync(manifest, good.replace("parameters.safetensors", "../parameters.safetensors"));
   await expect(openCheckpoint(at)).rejects.toThrow("plain file names");
+  const itself = { bytes: fs.statSync(at).size, sha256: "" };
+  fs.writeFileSync(manifest, good.replace('"files": {', `"files": { ".": ${JSON.stringify(itself)},`));
+  await expect(openCheckpoint(at)).rejects.toThrow(/expected \. of \d+ bytes, received no such file/);
   fs.writeFileSync(manifest, good.replace('"format": 1', '"format": 2'));
   await expect(openCheckpoint(at)).rejects.toThrow("format 1, received 2");
   fs.writeFileSync(manifest, good.replace(/"state.json": \{[^}]*\}/, '"other": { "bytes": 0, "sha256": "" }').replace("other", "missing"));

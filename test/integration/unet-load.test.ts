@@ -19,6 +19,7 @@ import { RunWeights } from "../../lib/train/run-weights.js";
 import { convert, type HostTensor } from "../../lib/util/host-tensor.js";
 import { expectSame } from "../support/compare.js";
 import { goldenSet } from "../support/goldens.js";
+import { torchArchive } from "../support/pickle.js";
 import { scratchFolder } from "../support/scratch.js";
 import { closedAfterTest, goldenConfig, smallInputs } from "../support/unet.js";
 
@@ -99,6 +100,16 @@ test("shards of mixed dtypes give every parameter the value of its tensor", asyn
   const model = keep(await UNet.load(await sharded(weights), { device }));
   for (const entry of model.store.entries.values())
     expectSame(numbers(await readParameter(model.session, model.store, entry)), numbers(convert(weights.get(entry.name)!, "f32")), entry.name);
+});
+
+test("a folder of torch.save loads bit for bit as the same weights in safetensors", async () => {
+  mkdirSync(at("bin"));
+  copyFileSync(join(source, "config.json"), at("bin", "config.json"));
+  const weights = readAll(join(source, weightsName));
+  writeFileSync(at("bin", "diffusion_pytorch_model.bin"), torchArchive(weights));
+  const model = keep(await UNet.load(at("bin"), { device }));
+  for (const entry of model.store.entries.values())
+    expectSame(numbers(await readParameter(model.session, model.store, entry)), numbers(weights.get(entry.name)!), entry.name);
 });
 
 test("progress counts the bytes of the file, up to all of them", async () => {

@@ -85,6 +85,8 @@ describe("refused", () => {
     ["block_out_channels", [16, 16, 32, 30]],
     ["layers_per_block", [1, 1]],
     ["layers_per_block", 0],
+    ["layers_per_block", 1e9],
+    ["transformer_layers_per_block", 1e9],
     ["attention_head_dim", 5],
     ["cross_attention_dim", [24, 24, 24, 32]],
     ["conv_in_kernel", 4],

@@ -86,6 +86,7 @@ describe("refused", () => {
     ["block_out_channels", [8, 16, 16, 18], "norm_num_groups"],
     ["block_out_channels", []],
     ["layers_per_block", 0],
+    ["layers_per_block", 1e9],
     ["latent_channels", 1.5],
     ["norm_num_groups", "4"],
     ["scaling_factor", 0],

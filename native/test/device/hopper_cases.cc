@@ -85,6 +85,10 @@ void attends(std::vector<DeviceCase>& cases, int64_t dim, int64_t queries, int64
                {tensor(T, q), tensor(F, {batch, heads, queries})}};
   c.depth = double(dim + keys);
   cases.push_back(c);
+  const Operand y = from_before(T, q, 0), lse = from_before(F, {batch, heads, queries}, 1);
+  DeviceCase gradients{c.name, "attention_vjp", c.attrs, {tensor(T, q), tensor(T, q, 2), tensor(T, k), tensor(T, k), y, lse, absent()}, {}};
+  gradients.outputs = {tensor(T, q), tensor(T, k), tensor(T, k)}, gradients.before = {{"attention", {1, 2, 3, -1}, {q, lse.shape}}};
+  cases.push_back(gradients);
 }
 
 }  // namespace
@@ -140,6 +144,12 @@ DEVICE_CASES(hopper, {
     attends(cases, dim, 200, 300, 3, 2, false);
     attends(cases, dim, 700, 700, 1, 1, true);
   }
+  for (const int64_t dim : {40, 64, 80, 128, 160}) attends(cases, dim, 600, 77, 3, 1, false);  // few keys, which one tile holds
+  attends(cases, 64, 1100, 77, 1, 1, false);                                                   // and whose queries are split
+  attends(cases, 160, 1100, 100, 1, 1, true);
+  attends(cases, 64, 77, 77, 5, 2, true);
+  attends(cases, 80, 70, 400, 1, 1, true);  // keys that no query sees
+  attends(cases, 128, 65, 3, 2, 1, false);
   attends(cases, 24, 130, 129, 2, 1, false);
   attends(cases, 72, 1, 1000, 1, 2, false);
   attends(cases, 136, 257, 81, 1, 1, true);
