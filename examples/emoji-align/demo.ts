@@ -71,7 +71,7 @@ export async function runDemo(run: DemoRun): Promise<void> {
         prompts,
         sampleSeed,
         onEvent: event => log.append({ method: name, ...event }),
-        ...(inquiry && { inspect: (model, pictures) => inquiry.look(methodSettings[name].label, model, pictures) }),
+        ...(inquiry && name === method && { inspect: (model, pictures) => inquiry.look(methodSettings[name].label, model, pictures) }),
       }),
     );
   }

@@ -55,7 +55,7 @@ export async function trustFeatures(
 }
 
 const timesteps = [100, 300, 500, 700, 900];
-const draws = 2;
+const draws = 1;
 const batch = 32;
 /** Philox stream of the noise, apart from those of training, validation and sampling. */
 const noiseStream = 48;

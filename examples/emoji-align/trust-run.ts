@@ -33,8 +33,8 @@ export interface TrustedModel extends Trust {
   readonly page: string;
 }
 
-/** Further pictures of each prompt. */
-const others = 2;
+/** Further pictures of each prompt, from noise of their own. */
+const others = 1;
 /** Of the certificate on file. */
 const alpha = 0.1;
 

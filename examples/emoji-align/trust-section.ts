@@ -16,7 +16,7 @@ export function trustSection(models: readonly TrustedModel[]): Html {
     "Which pictures can be trusted",
     paragraph(
       `Somebody has judged ${base.calibration} pictures of a model: does it still show its concept? Which of its ${base.test} other pictures can go out unseen, so that at most one in ten of them is wrong on average? `,
-      "Conformal selection answers with a guarantee, whatever the score is. The judgement here is the demo's own measure and stands for a person's. The score does not know it: it is how much the pictures that the model draws of one prompt from three seeds agree.",
+      "Conformal selection answers with a guarantee, whatever the score is. The judgement here is the demo's own measure and stands for a person's. The score does not know it: it is how much the pictures that the model draws of one prompt from two seeds agree.",
     ),
     results(models),
     columns(
@@ -78,15 +78,17 @@ function grid(models: readonly TrustedModel[]): Image {
 /** What the numbers say, whichever way they fall. */
 function reading(models: readonly TrustedModel[]): string {
   const [base, ...aligned] = models as readonly [TrustedModel, ...TrustedModel[]];
-  const at = (m: TrustedModel): number => m.levels[0]!.certified;
+  const counts = (m: TrustedModel): string => m.levels.map(({ certified, alpha }) => `${certified.toFixed(0)} at ${alpha}`).join(" and ");
   const sentences = aligned.map(m => {
-    const lost = 1 - at(m) / Math.max(1, at(base));
-    const found = `${m.model}: ${at(m).toFixed(0)} of ${m.test} pictures certified at ${trustLevels[0]}, ${at(base).toFixed(0)} by the base model`;
-    if (lost > 0.5)
-      return `${found}. Most of what could be trusted before alignment no longer can: the certificate exposes it, with no look at the pictures that are not judged.`;
-    return lost > 0.15 ? `${found}: some of the trust is lost.` : `${found}: the certificate sees no loss worth the name.`;
+    const lost = m.levels.map(({ certified }, at) => 1 - certified / Math.max(1, base.levels[at]!.certified)),
+      found = `${m.model}: ${counts(m)}`;
+    if (lost.every(l => l > 0.5))
+      return `${found}: most of what could be trusted before can no longer be, at either level; the certificate exposes this model.`;
+    if (lost.some(l => l > 0.5))
+      return `${found}: at the stricter level most of the trust is lost, because more of its pictures are wrong than that allows and the score does not know which.`;
+    return lost.some(l => l > 0.15) ? `${found}: some of the trust is lost.` : `${found}: the certificate sees no loss worth the name.`;
   });
-  return `A model that gives up its concepts for the preferred style has fewer pictures to trust, however many comparisons it wins. ${sentences.join(" ")}`;
+  return `A model that gives up its concepts for the preferred style has fewer pictures to trust, however many comparisons it wins. Of ${base.test} pictures, base model: ${counts(base)}. ${sentences.join(" ")}`;
 }
 
 /** The trap: a certificate calibrated before alignment, used after it. */
