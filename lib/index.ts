@@ -1,55 +1,7 @@
 /** Every public name of attune. */
 
 export { type CommandConfig, type CommandName, parseConfig, schemas } from "./config/schemas.js";
-export {
-  type Annotator,
-  type Assignment,
-  assignAnnotators,
-  brierRule,
-  commitTo,
-  informationGain,
-  logRule,
-  probesPerAnnotator,
-  type ScoringRule,
-} from "./conformal/annotation.js";
-export { type DenoisingErrors, denoisingErrorFeatures } from "./conformal/features/denoising-errors.js";
-export { type Fill, fillConstant, fillMean, fillMedian, fillMissing, refuseMissing } from "./conformal/features/missing.js";
-export { promptStatistics } from "./conformal/features/prompt-statistics.js";
-export { type AnswerLogProbs, answerRisk, ensembleFeatures, type TextNormScores, textNormFeatures } from "./conformal/features/reward-features.js";
-export { columnOf, type FeatureTable, featureTable, joinFeatures, takeRows } from "./conformal/features/table.js";
-export { chainTransforms, type FeatureTransform, type FittedTransform, standardise } from "./conformal/features/transform.js";
 export * as conformal from "./conformal/index.js";
-export {
-  type Binning,
-  type BrierParts,
-  brierDecomposition,
-  brierScore,
-  calibrationError,
-  equalMassBins,
-  equalWidthBins,
-  logScore,
-  type ReliabilityBin,
-  type RiskReport,
-  reliabilityCurve,
-  riskReport,
-  topLabel,
-} from "./conformal/metrics-calibration.js";
-export { areaUnderRoc, averagePrecision, precisionAtK } from "./conformal/metrics-ranking.js";
-export { type FittedBoosting, type GradientBoostingOptions, gradientBoosting } from "./conformal/predictors/boosting.js";
-export { exactSplits } from "./conformal/predictors/boosting-exact.js";
-export { histogramSplits } from "./conformal/predictors/boosting-histogram.js";
-export type { SplitSearch } from "./conformal/predictors/boosting-rules.js";
-export type { CalibrationOptions } from "./conformal/predictors/calibration.js";
-export { type CartOptions, cart, type FittedCart } from "./conformal/predictors/cart.js";
-export { type FittedForest, type RandomForestOptions, randomForest } from "./conformal/predictors/forest.js";
-export { type IsotonicFit, isotonicCalibration, isotonicRegression } from "./conformal/predictors/isotonic.js";
-export { type FittedLogistic, logisticRegression } from "./conformal/predictors/logistic.js";
-export { type NearestNeighboursOptions, nearestNeighbours } from "./conformal/predictors/nearest-neighbours.js";
-export { type PermutationImportance, type PermutationImportanceOptions, permutationImportance } from "./conformal/predictors/permutation-importance.js";
-export { type PlattFit, plattCalibration, plattScaling } from "./conformal/predictors/platt.js";
-export type { FittedPredictor, Predictor, PredictorOf } from "./conformal/predictors/predictor.js";
-export { type FittedSelectiveLabels, type SelectiveLabelsData, type SelectiveLabelsOptions, selectiveLabels } from "./conformal/predictors/selective-labels.js";
-export type { Tree } from "./conformal/predictors/tree.js";
 export { hubCache, type ResolveOptions, resolveModel } from "./data/hub-cache.js";
 export { decodePng, encodePng, type Image, overWhite, toRgb } from "./data/image.js";
 export { decodeImage, type EncodeImageOptions, encodeImage } from "./data/image-codec.js";
