@@ -1,4 +1,4 @@
-/** Conformal selection at a million calibration and a million test units: `node build/ts/bench/conformal.js`, with numpy on the same data where
+/** Conformal selection at a million calibration and a million test units: `npm run bench:conformal`, with numpy on the same data where
  *  `--peers` finds Python. A time is the best of several; "sorts" is processor time in units of one Float64Array.sort of the test scores. */
 
 import { spawnSync } from "node:child_process";

@@ -1,4 +1,4 @@
-/** `node build/ts/bench/predictors.js --python <interpreter>`: training time and ranking of the tree predictors on 100,000 x 20, beside scikit-learn and LightGBM in the same run,
+/** `npm run bench:predictors -- --python <interpreter>`: training time and ranking of the tree predictors on 100,000 x 20, beside scikit-learn and LightGBM in the same run,
  *  one thread each. CPU seconds, because a shared machine's clock says little. Without --python the peers are left out. */
 
 import { execFileSync } from "node:child_process";

@@ -1,55 +1,7 @@
 /** Every public name of attune. */
 
 export { type CommandConfig, type CommandName, parseConfig, schemas } from "./config/schemas.js";
-export {
-  type Annotator,
-  type Assignment,
-  assignAnnotators,
-  brierRule,
-  commitTo,
-  informationGain,
-  logRule,
-  probesPerAnnotator,
-  type ScoringRule,
-} from "./conformal/annotation.js";
-export { type DenoisingErrors, denoisingErrorFeatures } from "./conformal/features/denoising-errors.js";
-export { type Fill, fillConstant, fillMean, fillMedian, fillMissing, refuseMissing } from "./conformal/features/missing.js";
-export { promptStatistics } from "./conformal/features/prompt-statistics.js";
-export { type AnswerLogProbs, answerRisk, ensembleFeatures, type TextNormScores, textNormFeatures } from "./conformal/features/reward-features.js";
-export { columnOf, type FeatureTable, featureTable, joinFeatures, takeRows } from "./conformal/features/table.js";
-export { chainTransforms, type FeatureTransform, type FittedTransform, standardise } from "./conformal/features/transform.js";
 export * as conformal from "./conformal/index.js";
-export {
-  type Binning,
-  type BrierParts,
-  brierDecomposition,
-  brierScore,
-  calibrationError,
-  equalMassBins,
-  equalWidthBins,
-  logScore,
-  type ReliabilityBin,
-  type RiskReport,
-  reliabilityCurve,
-  riskReport,
-  topLabel,
-} from "./conformal/metrics-calibration.js";
-export { areaUnderRoc, averagePrecision, precisionAtK } from "./conformal/metrics-ranking.js";
-export { type FittedBoosting, type GradientBoostingOptions, gradientBoosting } from "./conformal/predictors/boosting.js";
-export { exactSplits } from "./conformal/predictors/boosting-exact.js";
-export { histogramSplits } from "./conformal/predictors/boosting-histogram.js";
-export type { SplitSearch } from "./conformal/predictors/boosting-rules.js";
-export type { CalibrationOptions } from "./conformal/predictors/calibration.js";
-export { type CartOptions, cart, type FittedCart } from "./conformal/predictors/cart.js";
-export { type FittedForest, type RandomForestOptions, randomForest } from "./conformal/predictors/forest.js";
-export { type IsotonicFit, isotonicCalibration, isotonicRegression } from "./conformal/predictors/isotonic.js";
-export { type FittedLogistic, logisticRegression } from "./conformal/predictors/logistic.js";
-export { type NearestNeighboursOptions, nearestNeighbours } from "./conformal/predictors/nearest-neighbours.js";
-export { type PermutationImportance, type PermutationImportanceOptions, permutationImportance } from "./conformal/predictors/permutation-importance.js";
-export { type PlattFit, plattCalibration, plattScaling } from "./conformal/predictors/platt.js";
-export type { FittedPredictor, Predictor, PredictorOf } from "./conformal/predictors/predictor.js";
-export { type FittedSelectiveLabels, type SelectiveLabelsData, type SelectiveLabelsOptions, selectiveLabels } from "./conformal/predictors/selective-labels.js";
-export type { Tree } from "./conformal/predictors/tree.js";
 export { hubCache, type ResolveOptions, resolveModel } from "./data/hub-cache.js";
 export { decodePng, encodePng, type Image, overWhite, toRgb } from "./data/image.js";
 export { decodeImage, type EncodeImageOptions, encodeImage } from "./data/image-codec.js";
@@ -74,6 +26,14 @@ export { readTensors, readWeights } from "./data/weights.js";
 export { type WordPieceOptions, WordPieceTokenizer } from "./data/wordpiece.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
+export {
+  type FlowSchedule,
+  type FlowScheduleOptions,
+  flowSchedule,
+  logitNormalDensity,
+  type TimestepDensity,
+  uniformDensity,
+} from "./diffusion/flow.js";
 export { type NoiseSchedule, type NoiseScheduleOptions, noiseSchedule, noiseScheduleFromConfig, type PredictionType, snr } from "./diffusion/noise-schedule.js";
 export { type SampleOptions, Sampler, type SamplerOptions } from "./diffusion/sampler.js";
 export { ddimFromConfig, ddpmFromConfig, type SchedulerArguments, schedulerFromConfig } from "./diffusion/scheduler-config.js";
@@ -128,11 +88,47 @@ export {
 export type { TilingOptions } from "./models/vae-tiles.js";
 export { type Adapter, LoraAdapter, type LoraOptions, LoraStack } from "./nn/lora.js";
 export { ParameterStore, Params } from "./nn/params.js";
+export { adpo } from "./objectives/adpo.js";
+export { adpoListwise, type ListwiseOptions, plackettLuce } from "./objectives/adpo-listwise.js";
+export { conservativeDpo, type LabelNoiseOptions } from "./objectives/conservative-dpo.js";
 export { diffusionDpo } from "./objectives/diffusion-dpo.js";
+export { alphaDivergence, type Divergence, forwardKl, jensenShannon, reverseKl } from "./objectives/divergences.js";
+export { type DmpoOptions, dmpo } from "./objectives/dmpo.js";
 export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
-export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
+export { dspoTwoTemperature, type TwoTemperatureOptions } from "./objectives/dspo-two-temperature.js";
+export { type FDpoOptions, fDpo } from "./objectives/f-dpo.js";
+export { flowDpo } from "./objectives/flow-dpo.js";
+export { hinge } from "./objectives/hinge.js";
+export { type IpoOptions, ipo } from "./objectives/ipo.js";
+export {
+  balancedOffset,
+  convexUtility,
+  type KtoOffset,
+  type KtoOptions,
+  type KtoUtility,
+  kto,
+  lossAverseUtility,
+  meanOffset,
+  prospectUtility,
+  riskSeekingUtility,
+} from "./objectives/kto.js";
+export { type LdDpoOptions, ldDpo } from "./objectives/ld-dpo.js";
+export { type MapoOptions, mapo } from "./objectives/mapo.js";
+export { type Contrast, type McmDpoOptions, mcmDpo } from "./objectives/mcm-dpo.js";
+export { type ModpoOptions, modpo } from "./objectives/modpo.js";
+export type { Arm, ErrorSums, Objective, ObjectiveContext, ObjectiveResult, PairInput } from "./objectives/objective.js";
+export { cofsDpo, type OfsDpoOptions, ofsFast, ofsSlow } from "./objectives/ofs-dpo.js";
+export { exponentialOdds, type LogOdds, negativeError, type OrpoOptions, orpo } from "./objectives/orpo.js";
+export { rdpo } from "./objectives/rdpo.js";
+export { rewardWeighted } from "./objectives/reward-weighted.js";
+export { robustDpo } from "./objectives/robust-dpo.js";
+export { sdpo } from "./objectives/sdpo.js";
 export { sft } from "./objectives/sft.js";
+export { type SmpoOptions, smpo } from "./objectives/smpo.js";
+export { type TdpoOptions, tdpo, tdpo1 } from "./objectives/tdpo.js";
+export { type TgdpoOptions, tgdpo } from "./objectives/tgdpo.js";
+export { givenWeight, minSnr, minSnrVelocity, type PairWeight, weightErrors, weightLosses } from "./objectives/weighting.js";
 export type { GenerateOptions, GenerateStep, Size } from "./pipeline/generate-options.js";
 export { JointModel, jointProjections } from "./pipeline/joint-model.js";
 export { type ModelIndex, readModelIndex } from "./pipeline/model-index.js";

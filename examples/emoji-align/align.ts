@@ -12,7 +12,7 @@ import { type PairData, tensorPairs } from "../../lib/train/pair-data.js";
 import { withProgress } from "../../lib/train/progress.js";
 import { PreferenceTrainer } from "../../lib/train/trainer.js";
 import type { Method } from "./cli.js";
-import { conditionOf, loadModel } from "./model.js";
+import { conditionOf, type EmojiModel, loadModel } from "./model.js";
 import { toTensor } from "./pixels.js";
 import type { PreferencePair } from "./preference-files.js";
 import { samplePictures } from "./sample.js";
@@ -46,6 +46,8 @@ export interface AlignOptions {
   readonly sampleSeed: number;
   readonly signal?: AbortSignal | undefined;
   onEvent?(event: TrainEvent): void;
+  /** Looks at the aligned model before it is closed. */
+  inspect?(model: EmojiModel, pictures: readonly Image[]): Promise<void>;
 }
 
 export interface Alignment {
@@ -87,6 +89,7 @@ export async function alignModel(options: AlignOptions): Promise<Alignment> {
     }
     const of = <T extends TrainEvent["type"]>(type: T) => events.filter((event): event is Extract<TrainEvent, { type: T }> => event.type === type);
     const pictures = await samplePictures(model, { prompts, seed: sampleSeed, signal });
+    await options.inspect?.(model, pictures);
     return { method, learningRate, pictures, steps: of("step"), validations: of("validation"), warnings: of("warning"), seconds: of("done")[0]!.seconds };
   } finally {
     await model.close();

@@ -15,6 +15,8 @@ export interface DemoOptions {
   readonly learningRate: number | undefined;
   readonly seed: number;
   readonly output: string;
+  /** Whether pictures are certified. */
+  readonly certify: boolean;
   /** A preference file to align to in place of the synthetic annotator. */
   readonly pairs: string | undefined;
   /** Number of pairs to show in the browser; undefined: the annotator is synthetic. */
@@ -31,6 +33,7 @@ export const usage = `npm run demo -- [options]
   --learning-rate X       the method's own (dspo, sft 1e-4; dpo 2e-5, and 1e-4 shows reward hacking)
   --seed N                seed of split, labels, noise and samples (0)
   --output DIR            where the report goes (runs/demo)
+  --no-certify            leaves out which pictures can be trusted, and the over-optimised model that shows it (about half of the time)
 
 npm run demo:pretrain -- [--steps N] [--seed N] [--output DIR]
                           trains the base model that alignment starts from (about ten minutes)
@@ -51,13 +54,23 @@ export function parseCli(args: readonly string[]): DemoOptions {
     steps: values.steps === undefined ? undefined : integer("--steps", values.steps, 1),
     learningRate: values["learning-rate"] === undefined ? undefined : positive("--learning-rate", values["learning-rate"]),
     seed: integer("--seed", values.seed ?? "0", 0),
+    certify: !values["no-certify"],
     output: values.output ?? (command === "pretrain" ? "examples/emoji-align/base" : defaults.output),
     pairs: values.pairs,
     annotate: values.annotate ? integer("--count", values.count ?? "40", 4) : undefined,
   };
 }
 
-const defaults = { method: "dspo", steps: undefined, learningRate: undefined, seed: 0, output: "runs/demo", pairs: undefined, annotate: undefined } as const;
+const defaults = {
+  method: "dspo",
+  steps: undefined,
+  learningRate: undefined,
+  seed: 0,
+  output: "runs/demo",
+  certify: true,
+  pairs: undefined,
+  annotate: undefined,
+} as const;
 
 function parsed(args: readonly string[]) {
   const text = { type: "string" } as const;
@@ -66,7 +79,18 @@ function parsed(args: readonly string[]) {
     return parseArgs({
       args: [...args],
       allowPositionals: true,
-      options: { method: text, steps: text, "learning-rate": text, seed: text, output: text, pairs: text, count: text, annotate: flag, help: flag },
+      options: {
+        method: text,
+        steps: text,
+        "learning-rate": text,
+        seed: text,
+        output: text,
+        pairs: text,
+        count: text,
+        annotate: flag,
+        "no-certify": flag,
+        help: flag,
+      },
     });
   } catch (cause) {
     throw new ConfigError("demo", "arguments", "those listed by --help", args.join(" "), (cause as Error).message);

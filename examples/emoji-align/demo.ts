@@ -13,10 +13,11 @@ import type { Method } from "./cli.js";
 import type { Drawings } from "./drawings.js";
 import { columnOf, scorePictures } from "./evaluation.js";
 import { ConceptFidelity, isColoured } from "./measures.js";
-import { loadModel } from "./model.js";
+import { type EmojiModel, loadModel } from "./model.js";
 import type { PreferencePair } from "./preference-files.js";
 import { reportPage } from "./report-page.js";
 import { samplePictures } from "./sample.js";
+import { type TrustedModel, TrustInquiry } from "./trust-run.js";
 
 export interface DemoRun {
   /** One sentence: who made the labels. It is the first line of the output and of the report. */
@@ -37,6 +38,8 @@ export interface DemoRun {
   readonly learningRate: number | undefined;
   readonly seed: number;
   readonly output: string;
+  /** Whether pictures are certified; with the synthetic annotator, beside those of an over-optimised model. */
+  readonly certify: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -54,7 +57,8 @@ export async function runDemo(run: DemoRun): Promise<void> {
   );
 
   console.log("drawing with the base model");
-  const before = await basePictures(run, prompts, sampleSeed);
+  const inquiry = run.certify ? new TrustInquiry(run) : undefined;
+  const before = await basePictures(run, prompts, sampleSeed, inquiry);
   using log = new JsonLines(freshLog(output));
   const alignments: Alignment[] = [];
   for (const name of method === "sft" ? (["sft"] as const) : (["sft", method] as const)) {
@@ -67,9 +71,12 @@ export async function runDemo(run: DemoRun): Promise<void> {
         prompts,
         sampleSeed,
         onEvent: event => log.append({ method: name, ...event }),
+        ...(inquiry && name === method && { inspect: (model, pictures) => inquiry.look(methodSettings[name].label, model, pictures) }),
       }),
     );
   }
+  if (inquiry && run.prefersColour) await lookAtOverOptimised(run, inquiry, prompts, sampleSeed);
+  const trust = await inquiry?.answers();
 
   const fidelity = new ConceptFidelity(drawings.drawings);
   const scores = [before, ...alignments.map(a => a.pictures)].map(pictures => scorePictures({ pictures, concepts: heldOut, fidelity }));
@@ -82,6 +89,7 @@ export async function runDemo(run: DemoRun): Promise<void> {
     };
   });
   for (const { name, column } of columns) log.append({ type: "result", model: name, ...column });
+  for (const { certified: _, refused: __, ...answers } of trust ?? []) log.append({ type: "trust", ...answers });
   log.sync();
 
   const shown = chosenRows(heldOut.length);
@@ -105,19 +113,34 @@ export async function runDemo(run: DemoRun): Promise<void> {
     columns,
     grids,
     gridCaption,
+    ...(trust && { trust }),
     device: run.device.description,
   });
   writeFileSync(join(output, "report.html"), html);
-  console.log(`\n${summary(columns, run.prefersColour)}\n\nreport: ${join(output, "report.html")}\npictures: ${join(output, "grid.png")}`);
+  console.log(
+    `\n${summary(columns, run.prefersColour)}\n${trust ? `\n${trustSummary(trust)}\n` : ""}\nreport: ${join(output, "report.html")}\npictures: ${join(output, "grid.png")}`,
+  );
 }
 
-async function basePictures({ base, device, signal }: DemoRun, prompts: readonly string[], seed: number): Promise<Image[]> {
+async function basePictures({ base, device, signal }: DemoRun, prompts: readonly string[], seed: number, inquiry: TrustInquiry | undefined): Promise<Image[]> {
   const model = await loadModel(base, device);
   try {
-    return await samplePictures(model, { prompts, seed, signal });
+    const pictures = await samplePictures(model, { prompts, seed, signal });
+    await inquiry?.look("base model", model, pictures);
+    return pictures;
   } finally {
     await model.close();
   }
+}
+
+/** Diffusion-DPO at five times its learning rate, which wins nearly every comparison and ruins the pictures. */
+async function lookAtOverOptimised(run: DemoRun, inquiry: TrustInquiry, prompts: readonly string[], sampleSeed: number): Promise<void> {
+  const learningRate = 1e-4,
+    name = "Diffusion-DPO, over-optimised";
+  if (run.method === "dpo" && run.learningRate !== undefined && run.learningRate >= learningRate) return;
+  console.log(`${name} (learning rate ${learningRate.toExponential(0)})`);
+  const inspect = (model: EmojiModel, pictures: readonly Image[]) => inquiry.look(name, model, pictures);
+  await alignModel({ ...run, method: "dpo", learningRate, prompts, sampleSeed, inspect });
 }
 
 /** A new metrics file: rows of an earlier run would be mixed with these. */
@@ -154,6 +177,12 @@ function summary(columns: Parameters<typeof reportPage>[0]["columns"], prefersCo
   ];
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map(row => row[i]!.length)));
   return rows.map(row => row.map((text, i) => (i === 0 ? text.padEnd(widths[i]!) : text.padStart(widths[i]!))).join("  ")).join("\n");
+}
+
+function trustSummary(trust: readonly TrustedModel[]): string {
+  const line = ({ model, levels, test }: TrustedModel): string =>
+    `${model}: ${levels.map(l => `${l.certified.toFixed(0)} of ${test} at ${l.alpha} (${percent(l.wrong)} of them wrong)`).join(", ")}`;
+  return `pictures that can be certified to show their concept\n${trust.map(line).join("\n")}`;
 }
 
 function percent(value: number | undefined): string {

@@ -39,6 +39,7 @@ async function main(args: readonly string[], signal: AbortSignal): Promise<void>
     learningRate: options.learningRate,
     seed,
     output,
+    certify: options.certify,
     signal,
   });
 }

@@ -41,7 +41,7 @@ export class ConceptFidelity {
 }
 
 /** Means of 2 x 2 pixels. */
-function halved({ width, height, data }: Image): Float64Array {
+export function halved({ width, height, data }: Image): Float64Array {
   const out = new Float64Array(((width * height) / 4) * 3);
   const half = width / 2;
   for (let y = 0; y < height; y++)
@@ -53,7 +53,7 @@ function halved({ width, height, data }: Image): Float64Array {
   return out;
 }
 
-function squaredDistance(a: Float64Array, b: Float64Array): number {
+export function squaredDistance(a: Float64Array, b: Float64Array): number {
   let total = 0;
   for (let i = 0; i < a.length; i++) total += (a[i]! - b[i]!) ** 2;
   return total;

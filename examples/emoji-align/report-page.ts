@@ -7,6 +7,8 @@ import { barChart, type ChartPoint, lineChart } from "../../lib/report/svg.js";
 import { type Alignment, methodSettings, training } from "./align.js";
 import type { Column } from "./evaluation.js";
 import { colourThreshold, fidelityRank } from "./measures.js";
+import type { TrustedModel } from "./trust-run.js";
+import { trustSection } from "./trust-section.js";
 
 export interface ReportContent {
   /** Where the labels come from, as the first sentence says it. */
@@ -23,6 +25,7 @@ export interface ReportContent {
   /** The same prompts and seeds for every model. */
   readonly grids: readonly Image[];
   readonly gridCaption: string;
+  readonly trust?: readonly TrustedModel[];
   readonly seed: number;
   readonly device: string;
 }
@@ -47,6 +50,7 @@ export function reportPage(content: ReportContent): string {
         paragraph(gridCaption),
       ),
       section("What it gained and what it cost", results(content), tradeOff(content), paragraph(reading(content))),
+      ...(content.trust ? [trustSection(content.trust)] : []),
       section("Denoising error against the base model", ...bandSection(content)),
       section("While it trained", ...curves(content)),
       section("How it was made", ...method(content)),

@@ -4,6 +4,7 @@
 import { type CommandName, parseConfig, schemas } from "../config/schemas.js";
 import { AttuneError, ConfigError } from "../errors.js";
 import type { Command, Io } from "./command.js";
+import { certify } from "./commands/certify.js";
 import { convert } from "./commands/convert.js";
 import { doctor } from "./commands/doctor.js";
 import { inspect } from "./commands/inspect.js";
@@ -12,7 +13,7 @@ import { sample } from "./commands/sample.js";
 import { train } from "./commands/train.js";
 import { type Flag, flagsOf, readFlags } from "./flags.js";
 
-const commands: readonly Command[] = [doctor, inspect, plan, train, sample, convert];
+const commands: readonly Command[] = [doctor, inspect, plan, train, sample, certify, convert];
 /** Of parts of the library that are not there. */
 const later: Readonly<Record<string, string>> = { score: "reward models are not part of attune yet" };
 

@@ -95,6 +95,25 @@ export const schemas = {
     configs: z.string().optional().describe("a diffusers folder of the same architecture, for models that are not of a published size"),
     predictionType: z.enum(["epsilon", "v_prediction"]).optional().describe("needed for SD 2.x files, which do not say"),
   }),
+  certify: z.strictObject({
+    table: z.string().min(1).optional().describe("a .csv, .jsonl or .ndjson file, a row an output"),
+    label: z.string().min(1).optional().describe("column of the human judgement; rows where it is empty are to be certified"),
+    cutoff: z.coerce.number().optional().describe("a row is good where its label exceeds this; without it labels are 0, 1, true or false"),
+    score: z.string().optional().describe("column of a score, larger for better rows"),
+    features: z.array(z.string()).optional().describe("in place of a score, columns to learn one from; may be repeated"),
+    predictor: z.enum(["logistic", "forest", "boosting"]).optional().describe("what learns from features; logistic by default"),
+    id: z.string().optional().describe("column that names a row; its line by default"),
+    group: z.string().optional().describe("column: one certificate for each of its values, calibrated on its own rows"),
+    alpha: z.coerce.number().gt(0).lt(1).default(0.1).describe("bound on the expected share of wrong rows among the selected"),
+    ties: z.enum(["deterministic", "random", "lexicographic"]).optional(),
+    repetitions: whole(0).optional().describe("of the rehearsal on labelled rows; 200 by default"),
+    seed: whole(0).default(0),
+    title: z.string().optional(),
+    output: z.string().min(1).optional().describe("certificate to write, JSON; without it the selected rows are printed"),
+    html: z.string().min(1).optional().describe("page to write"),
+    verify: z.string().min(1).optional().describe("a certificate to check, in place of a table"),
+    inputHash: z.string().optional().describe("with --verify: the hash of inputs that you know"),
+  }),
 } as const;
 
 export type CommandName = keyof typeof schemas;

@@ -3,8 +3,9 @@
 
 import { ConfigError } from "../errors.js";
 import { checkLength } from "./check.js";
-import type { FittedPredictor, Predictor } from "./predictors/predictor.js";
-import { Ranks } from "./ranks.js";
+import { areaUnderRoc } from "./metrics-ranking.js";
+import type { FitOptions, FittedPredictor, Predictor } from "./predictors/predictor.js";
+import { finish, finishAsync, type Steps, scoreSteps, stepsOf } from "./predictors/steps.js";
 import { type SelectInput, type Selection, select } from "./select.js";
 import { type Split, type SplitShares, splitUnits } from "./split.js";
 
@@ -35,7 +36,7 @@ export interface AlignmentSelector {
   readonly fitted: FittedPredictor;
   /** Indices into the reference units. */
   readonly split: Split;
-  /** AUC of each predictor on the tuning part; empty for one predictor. */
+  /** AUC of each predictor on the tuning part, NaN where that part is of one class; empty for one predictor. */
   readonly tuning: readonly { readonly predictor: string; readonly auc: number }[];
   readonly calibration: { readonly scores: Float64Array; readonly aligned: Uint8Array; readonly unlabelled: number };
   /** Larger scores: more likely aligned. */
@@ -43,17 +44,28 @@ export interface AlignmentSelector {
   select(input: TestInput): Selection & { readonly scores: Float64Array };
 }
 
-/** Split, fit and calibrate. */
+/** Split, fit and calibrate. `signal` is looked at between trees and rounds; the calling thread is busy all the while. */
 export function fitAlignment(input: AlignmentInput): AlignmentSelector {
+  return finish(alignmentSteps(input));
+}
+
+/** The same selector, fitted in turns with the event loop: a few milliseconds at a time where the predictor can be interrupted (`Predictor.steps`). Rejects with the
+ *  signal's reason soon after it aborts. */
+export async function fitAlignmentAsync(input: AlignmentInput): Promise<AlignmentSelector> {
+  return finishAsync(alignmentSteps(input), input.signal);
+}
+
+function* alignmentSteps(input: AlignmentInput): Steps<AlignmentSelector> {
   const { seed = 0, signal } = input;
-  const { rows, units, labels, predictors, dealt } = dealUnits(input);
+  const { rows, units, labels, predictors, dealt } = yield* dealUnits(input);
   const x = (part: Uint32Array): Float64Array[] => Array.from(part, i => rows[units[i]!]!);
   const y = (part: Uint32Array): Uint8Array => Uint8Array.from(part, i => labels[i]!);
   const original = (part: Uint32Array): Uint32Array => part.map(i => units[i]!);
   const training = { x: x(dealt.training), y: Float64Array.from(y(dealt.training)) };
-  const train = (one: Predictor): FittedPredictor => fitOrConstant(one, training, seed, signal);
-  const chosen = choose(predictors, train, x(dealt.tuning), y(dealt.tuning));
-  const scores = chosen.fitted.predict(x(dealt.calibration));
+  const candidates: Candidate[] = [];
+  for (const one of predictors) candidates.push({ predictor: one.name, fitted: yield* fitOrConstant(one, training, { seed, ...(signal && { signal }) }) });
+  const chosen = yield* choose(candidates, x(dealt.tuning), y(dealt.tuning));
+  const scores = yield* scoreSteps(chosen.fitted, x(dealt.calibration));
   const calibration = { scores, aligned: y(dealt.calibration), unlabelled: rows.length - units.length };
   const score = (features: readonly ArrayLike<number>[]): Float64Array => {
     return chosen.fitted.predict(checkFeatures(subject, "test.features", features, rows[0]!.length));
@@ -73,8 +85,8 @@ export function fitAlignment(input: AlignmentInput): AlignmentSelector {
 const subject = "conformalAlignment";
 
 /** Checked rows, the units among them that were measured with their labels, and the split of these. */
-function dealUnits({ features, alignment, cutoff, predictor, split, seed = 0 }: AlignmentInput) {
-  const rows = checkFeatures(subject, "features", features);
+function* dealUnits({ features, alignment, cutoff, predictor, split, seed = 0 }: AlignmentInput) {
+  const rows = yield* featureSteps(subject, "features", features);
   const { units, labels } = measured(alignment, cutoff, rows.length);
   const predictors = Array.isArray(predictor) ? (predictor as readonly Predictor[]) : [predictor as Predictor];
   if (predictors.length === 0) throw new ConfigError(subject, "predictor", "at least one predictor", "none");
@@ -98,32 +110,22 @@ export function conformalAlignment(input: AlignmentInput & TestInput): {
   return { selector, selection: selector.select({ ...testInput, seed }) };
 }
 
-/** Area under the ROC curve: the probability that an aligned unit scores above one that is not, ties half. 0.5 where a class is empty. */
-export function auc(scores: Float64Array, aligned: Uint8Array): number {
-  const nulls = new Ranks(scores.filter((_, i) => aligned[i] === 0)),
-    count = scores.length - nulls.size;
-  if (nulls.size === 0 || count === 0) return 0.5;
-  const wins = scores.reduce((sum, s, i) => sum + (aligned[i] === 1 ? nulls.below(s) + nulls.atMost(s) : 0), 0);
-  return wins / (2 * nulls.size * count);
-}
+type Candidate = Pick<AlignmentSelector, "predictor" | "fitted">;
 
-function choose(predictors: readonly Predictor[], train: (one: Predictor) => FittedPredictor, x: readonly Float64Array[], aligned: Uint8Array) {
-  const candidates = predictors.map(one => ({ predictor: one.name, fitted: train(one) }));
-  const tuning = predictors.length === 1 ? [] : candidates.map(({ predictor, fitted }) => ({ predictor, auc: auc(fitted.predict(x), aligned) }));
-  const best = tuning.reduce((at, { auc: value }, i) => (value > tuning[at]!.auc ? i : at), 0);
+function* choose(candidates: readonly Candidate[], x: readonly Float64Array[], aligned: Uint8Array): Steps<Candidate & Pick<AlignmentSelector, "tuning">> {
+  const tuning: { predictor: string; auc: number }[] = [];
+  if (candidates.length > 1) {
+    for (const { predictor, fitted } of candidates) tuning.push({ predictor, auc: areaUnderRoc(yield* scoreSteps(fitted, x), aligned) });
+  }
+  const best = tuning.reduce((at, { auc }, i) => (auc > tuning[at]!.auc ? i : at), 0);
   return { ...candidates[best]!, tuning };
 }
 
 /** Training labels of one class leave nothing to learn: every unit scores that class, as in the authors' code. */
-function fitOrConstant(
-  predictor: Predictor,
-  data: { readonly x: Float64Array[]; readonly y: Float64Array },
-  seed: number,
-  signal?: AbortSignal,
-): FittedPredictor {
+function* fitOrConstant(predictor: Predictor, data: { readonly x: Float64Array[]; readonly y: Float64Array }, options: FitOptions): Steps<FittedPredictor> {
   const [first] = data.y;
   if (data.y.every(label => label === first)) return { predict: rows => new Float64Array(rows.length).fill(first!) };
-  return predictor.fit(data, { seed, ...(signal && { signal }) });
+  return yield* stepsOf(predictor, data, options);
 }
 
 /** Units that were measured, and whether each is aligned. */
@@ -145,12 +147,28 @@ function measured(alignment: ArrayLike<number | null>, cutoff: number | ArrayLik
   return { units: Uint32Array.from(units), labels: Uint8Array.from(labels) };
 }
 
-function checkFeatures(subject: string, option: string, features: readonly ArrayLike<number>[], width = features[0]?.length ?? 0): Float64Array[] {
-  return Array.from(features, (row, i) => {
+function checkFeatures(subject: string, option: string, features: readonly ArrayLike<number>[], width?: number): Float64Array[] {
+  return finish(featureSteps(subject, option, features, width));
+}
+
+/** Copies of the rows, checked. */
+function* featureSteps(
+  subject: string,
+  option: string,
+  features: readonly ArrayLike<number>[],
+  width = features[0]?.length ?? 0,
+): Steps<Float64Array<ArrayBuffer>[]> {
+  const rows: Float64Array<ArrayBuffer>[] = [];
+  for (const [i, row] of features.entries()) {
+    if (i % 4096 === 4095) yield;
     checkLength(subject, `${option}[${i}]`, row, width);
-    const x = Float64Array.from(row);
-    const bad = x.findIndex(value => !Number.isFinite(value));
-    if (bad >= 0) throw new ConfigError(subject, option, "finite numbers", x[bad], `unit ${i}, feature ${bad}`);
-    return x;
-  });
+    const x = new Float64Array(width);
+    for (let f = 0; f < width; f++) {
+      const value = row[f]!;
+      if (!(typeof value === "number" && value - value === 0)) throw new ConfigError(subject, option, "finite numbers", value, `unit ${i}, feature ${f}`);
+      x[f] = value;
+    }
+    rows.push(x);
+  }
+  return rows;
 }

@@ -3,7 +3,7 @@
 import { ConfigError, DataError, ShapeError } from "../errors.js";
 
 /** Throws unless scores are numbers (infinities order normally), labels 0 or 1, both of one length > 0. */
-function check(subject: string, scores: Float64Array, y: Float64Array): void {
+function check(subject: string, scores: Float64Array, y: ArrayLike<number>): void {
   if (scores.length === 0 || scores.length !== y.length)
     throw new ShapeError(subject, `expected as many scores as labels and at least one, received ${scores.length} and ${y.length}`);
   for (let row = 0; row < scores.length; row++) {
@@ -13,7 +13,7 @@ function check(subject: string, scores: Float64Array, y: Float64Array): void {
 }
 
 /** Groups of equal scores, the largest score first: rows and aligned rows in each. */
-function groups(scores: Float64Array, y: Float64Array): { readonly count: number; readonly aligned: number }[] {
+function groups(scores: Float64Array, y: ArrayLike<number>): { readonly count: number; readonly aligned: number }[] {
   const order = [...scores.keys()].sort((a, b) => (scores[a]! === scores[b]! ? 0 : scores[b]! > scores[a]! ? 1 : -1));
   const out: { count: number; aligned: number }[] = [];
   for (const [at, i] of order.entries()) {
@@ -26,7 +26,7 @@ function groups(scores: Float64Array, y: Float64Array): { readonly count: number
 }
 
 /** P(score of a random aligned row > score of a random other row) + half P(equal): the area under the ROC curve. NaN where one class is missing. */
-export function areaUnderRoc(scores: Float64Array, y: Float64Array): number {
+export function areaUnderRoc(scores: Float64Array, y: ArrayLike<number>): number {
   check("areaUnderRoc", scores, y);
   let above = 0,
     pairs = 0,
@@ -41,7 +41,7 @@ export function areaUnderRoc(scores: Float64Array, y: Float64Array): number {
 }
 
 /** Area under the precision-recall curve as a step sum (average precision): recall gained times precision, equal scores entering together. NaN without an aligned row. */
-export function averagePrecision(scores: Float64Array, y: Float64Array): number {
+export function averagePrecision(scores: Float64Array, y: ArrayLike<number>): number {
   check("averagePrecision", scores, y);
   let seen = 0,
     hits = 0,
@@ -55,7 +55,7 @@ export function averagePrecision(scores: Float64Array, y: Float64Array): number 
 }
 
 /** Share of aligned rows among the k of largest score; where equal scores straddle the cut, its expectation over random order. */
-export function precisionAtK(scores: Float64Array, y: Float64Array, k: number): number {
+export function precisionAtK(scores: Float64Array, y: ArrayLike<number>, k: number): number {
   check("precisionAtK", scores, y);
   if (!(Number.isInteger(k) && k >= 1 && k <= scores.length)) throw new ConfigError("precisionAtK", "k", `a whole number in [1, ${scores.length}]`, k);
   let left = k,

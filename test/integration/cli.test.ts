@@ -27,7 +27,7 @@ const lines = (text: string): Record<string, unknown>[] =>
 test("help lists the commands, and each command its options", async () => {
   const help = await run("--help");
   expect(help.code).toBe(0);
-  for (const name of ["doctor", "inspect", "plan", "train", "sample", "convert"]) {
+  for (const name of ["doctor", "inspect", "plan", "train", "sample", "certify", "convert"]) {
     expect(help.out).toContain(`  ${name} `);
     const own = await run(name, "--help");
     expect(own.code).toBe(0);
@@ -123,4 +123,55 @@ test("convert makes one file of a folder, and of the file the folder's weights a
     return all;
   };
   expect(weights(folder)).toEqual(weights(model));
+});
+
+test("certify: a table in, certificate and page out, and the check of a certificate that was changed", async () => {
+  const rows = Array.from({ length: 300 }, (_, i) => ({
+    score: (i * 7919) % 300,
+    topic: i % 2 ? "heart" : "left lung",
+    ok: i % 4 === 0 ? "" : String((i * 7919) % 300 > 100),
+  }));
+  fs.writeFileSync(at("answers.csv"), ["score,topic,ok", ...rows.map(r => `${r.score},${r.topic},${r.ok}`)].join("\r\n"));
+  const { code, out } = await run(
+    "certify",
+    at("answers.csv"),
+    "--label",
+    "ok",
+    "--score",
+    "score",
+    "--alpha",
+    "0.2",
+    "--output",
+    at("c.json"),
+    "--html",
+    at("c.html"),
+    "--json",
+  );
+  expect(code).toBe(0);
+  const [result] = lines(out) as [{ k: number; selected: { id: string }[]; units: object }];
+  expect(result.units).toMatchObject({ calibration: 225, test: 75 });
+  expect(result.k).toBeGreaterThan(40);
+  for (const { id } of result.selected) expect(rows[Number(id.slice(5)) - 2]!.ok).toBe(""); // line 2 is the first row
+  expect(fs.readFileSync(at("c.html"), "utf8")).toContain(`${result.k} of 75 units were selected`);
+  expect(lines((await run("certify", "--verify", at("c.json"), "--json")).out)).toEqual([{ path: at("c.json"), valid: true, mismatches: [] }]);
+
+  const certificate = JSON.parse(fs.readFileSync(at("c.json"), "utf8"));
+  certificate.result.k++;
+  fs.writeFileSync(at("c.json"), JSON.stringify(certificate));
+  const changed = await run("certify", "--verify", at("c.json"));
+  expect([changed.code, changed.out]).toEqual([1, expect.stringContaining(`result.k: expected ${result.k}, found ${result.k + 1}`)]);
+
+  const groups = lines(
+    (await run("certify", at("answers.csv"), "--label", "ok", "--score", "score", "--group", "topic", "--output", at("g.json"), "--json")).out,
+  );
+  expect(groups.map(g => g.group)).toEqual(["left lung", "heart"].filter(name => rows.some(r => r.topic === name && r.ok === "")));
+  for (const { output } of groups) expect((await run("certify", "--verify", String(output))).code).toBe(0);
+
+  expect(await run("certify", "--label", "ok")).toMatchObject({ code: 2, err: expect.stringContaining("expected table to be given") });
+  expect(await run("certify", at("answers.csv"), "--label", "ok", "--score", "topic")).toMatchObject({
+    code: 1,
+    err: expect.stringContaining("row 2, column topic"),
+  });
+  const learnt = await run("certify", at("answers.csv"), "--label", "ok", "--features", "score", "--predictor", "boosting", "--alpha", "0.3");
+  expect([learnt.code, learnt.out]).toEqual([0, expect.stringMatching(/^\d+ of 75 rows can be trusted/)]);
 });

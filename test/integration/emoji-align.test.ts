@@ -9,7 +9,9 @@ import { createModel, loadModel, saveModel } from "../../examples/emoji-align/mo
 import { toImages, toTensor } from "../../examples/emoji-align/pixels.js";
 import { samplePictures } from "../../examples/emoji-align/sample.js";
 import { type Labels, syntheticLabels } from "../../examples/emoji-align/synthetic.js";
+import { trustFeatures } from "../../examples/emoji-align/trust-features.js";
 import { Vocabulary } from "../../examples/emoji-align/vocabulary.js";
+import * as conformal from "../../lib/conformal/index.js";
 import { type Device, openDevice } from "../../lib/device.js";
 import { storedWeights } from "../../lib/models/load.js";
 import type { TrainEvent } from "../../lib/train/events.js";
@@ -73,6 +75,21 @@ describe("with the committed base model", () => {
     const few = await samplePictures(model, { prompts: many.slice(0, 3), seed: 5 });
     expect(few.map(p => [...p.data])).toEqual(all.slice(0, 3).map(p => [...p.data]));
     expect(new Set(all.map(p => p.data.join())).size).toBe(40); // the second batch goes on where the first one ended
+    await model.close();
+  });
+
+  test("what is known about a picture depends on it, its prompt and its place, not on its batch", async () => {
+    const model = await loadModel(base, device),
+      { drawings } = await loadDrawings({ cache: folder() });
+    const pictures = drawings.slice(0, 34).map(d => d.image),
+      prompts = pictures.map(() => labels.pairs[0]!.prompt),
+      others = [pictures.toReversed()],
+      settings = { style: drawings.slice(40, 50), seed: 2 };
+    const all = await trustFeatures(model, { prompts, pictures, others }, settings);
+    const few = await trustFeatures(model, { prompts: prompts.slice(0, 3), pictures: pictures.slice(0, 3), others: [others[0]!.slice(0, 3)] }, settings);
+    expect(few).toEqual({ columns: all.columns, rows: all.rows.slice(0, 3) });
+    expect(conformal.columnOf(all, "spread.mean")[0]).toBeCloseTo(conformal.columnOf(all, "spread.mean")[33]!, 12); // each is the other's other
+    expect(all.rows.every(row => row.every(Number.isFinite))).toBe(true);
     await model.close();
   });
 

@@ -4,6 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { logisticRegression } from "../../lib/conformal/predictors/logistic.js";
 import { describeSets } from "../support/goldens.js";
+import { agiqa3k, tia2, whyNoHumanLabels } from "../support/human-labels.js";
 
 interface Selection {
   readonly alpha: number;
@@ -70,60 +71,6 @@ function expectSplit(x: readonly Float64Array[], y: readonly number[], split: Sp
 }
 
 const read = <T>(folder: string, name: string): T => JSON.parse(fs.readFileSync(path.join(folder, name), "utf8")) as T;
-const data = process.env.ATTUNE_TEST_DATA;
-
-/** Rows of a comma-separated file as objects; quoted fields may hold commas. */
-function csv(file: string): Record<string, string>[] {
-  const cells = (line: string): string[] => [...line.matchAll(/(?:^|,)(?:"([^"]*)"|([^,]*))/g)].map(m => m[1] ?? m[2] ?? "");
-  const [header, ...lines] = fs.readFileSync(file, "utf8").trimEnd().split(/\r?\n/);
-  const names = cells(header!);
-  return lines.map(line => Object.fromEntries(cells(line).map((value, i) => [names[i]!, value])));
-}
-
-const words = (prompt: string): number => prompt.trim().split(/\s+/).length;
-
-function tia2(folder: string): { x: Float64Array[]; y: number[] } {
-  const rows = csv(path.join(folder, "tia2_labels.csv"));
-  const prompts = JSON.parse(fs.readFileSync(path.join(folder, "tia2_prompts.json"), "utf8")) as { id: number; prompt: string; contrastive: string[] }[];
-  const byId = new Map(prompts.map(p => [String(p.id), p]));
-  const votes = new Map(prompts.map(p => [String(p.id), { images: 0, first: 0 }]));
-  for (const row of rows) {
-    const count = votes.get(row.prompt_id!)!;
-    count.images++;
-    count.first += Number(row.h1 === "1");
-  }
-  const x = rows.map(row => {
-    const { prompt, contrastive } = byId.get(row.prompt_id!)!,
-      { images, first } = votes.get(row.prompt_id!)!,
-      own = Number(row.h1 === "1");
-    const others = (first - own) / (images - 1);
-    return Float64Array.of(
-      own,
-      others,
-      Number(row.set === "counting"),
-      Number(row.set === "composition"),
-      Math.log(1 + contrastive.length),
-      words(prompt) / 10,
-    );
-  });
-  return { x, y: rows.map(row => Number(row.h2 === "1" && row.h3 === "1")) };
-}
-
-function agiqa3k(folder: string): { x: Float64Array[]; y: number[] } {
-  const rows = csv(path.join(folder, "agiqa3k.csv"));
-  const x = rows.map(row => {
-    const generator = row.name!.split("_")[0]!;
-    const is = (value: string, names: readonly string[]): number[] => names.map(name => Number(value === name));
-    return Float64Array.from([
-      ...is(generator, ["DALLE2", "glide", "midjourney", "sd1.5", "xl2.2"]),
-      ...[row.adj1, row.adj2].map(adjective => Number(adjective !== "")),
-      ...is(row.style!, ["abstract style", "anime style", "baroque style", "realistic style", "sci-fi style"]),
-      words(row.prompt!) / 10,
-      Number(row.mos_quality),
-    ]);
-  });
-  return { x, y: rows.map(row => Number(Number(row.mos_align) > 3)) };
-}
 
 describeSets("conformal", folder => {
   test.each(read<{ cases: EndToEnd[] }>(folder, "e2e.json").cases)("$name: scores, p-values and selections", golden => {
@@ -138,14 +85,14 @@ describeSets("conformal", folder => {
     for (const [i, s] of golden.select_deterministic.entries()) expect(selected[i]).toEqual(s.selected);
   });
 
-  if (!data) test.skip("TIA2 and AGIQA-3K: ATTUNE_TEST_DATA is not set", () => undefined);
+  if (whyNoHumanLabels) test.skip(whyNoHumanLabels, () => undefined);
   else {
     test("TIA2 (27,500 images with human labels): fixed splits", () => {
-      const { x, y } = tia2(path.join(data, "data/tia2"));
+      const { x, y } = tia2();
       for (const split of read<Real>(folder, "tia2_real.json").fixed_splits) expectSplit(x, y, split, split.results);
     });
     test("AGIQA-3K (2,982 images with opinion scores): fixed splits", () => {
-      const { x, y } = agiqa3k(path.join(data, "data/agiqa3k"));
+      const { x, y } = agiqa3k();
       for (const split of read<Real>(folder, "agiqa3k_real.json").fixed_splits) expectSplit(x, y, split, split.results);
     });
   }

@@ -10,9 +10,12 @@ import { parseCli } from "../../examples/emoji-align/cli.js";
 import { conceptNames, type Drawings, loadDrawings, side } from "../../examples/emoji-align/drawings.js";
 import { ConceptFidelity, colourfulness, isColoured } from "../../examples/emoji-align/measures.js";
 import { readPairs, writePairs } from "../../examples/emoji-align/preference-files.js";
+import { certifyPictures, type JudgedPictures, measureTrust } from "../../examples/emoji-align/trust.js";
 import { promptLength, Vocabulary } from "../../examples/emoji-align/vocabulary.js";
+import * as conformal from "../../lib/conformal/index.js";
 import type { Image } from "../../lib/data/image.js";
 import { ConfigError, DataError } from "../../lib/errors.js";
+import { Rng } from "../support/rng.js";
 
 const folder = () => mkdtempSync(join(tmpdir(), "attune-emoji-"));
 const flat = (r: number, g: number, b: number): Image => ({
@@ -123,6 +126,42 @@ describe("pair files", () => {
   });
 });
 
+describe("trust", () => {
+  /** Pictures of `count` prompts whose spread says more or less about whether they are right. */
+  function judged(model: string, count: number, noise: number, right: number): JudgedPictures {
+    const rng = new Rng(count, model);
+    const shows = Array.from({ length: count }, () => Number(rng.uniform() < right));
+    const spread = shows.map(y => 5 - 2 * y + noise * rng.normal());
+    return { model, shows, features: conformal.featureTable({ "spread.mean": spread, colourfulness: shows.map(() => rng.uniform()) }) };
+  }
+
+  test("what is certified is wrong at most as often as asked, and a score that knows little certifies little", () => {
+    const [sharp, dull] = [judged("sharp", 400, 1, 0.7), judged("dull", 400, 20, 0.7)].map(j => measureTrust(j, { seed: 1 }));
+    for (const { levels, calibration, test: size } of [sharp!, dull!]) {
+      expect([calibration, size]).toEqual([200, 200]);
+      for (const { alpha, wrong } of levels) expect(wrong).toBeLessThanOrEqual(alpha + 0.03); // halves of one set of 400: a draw of labels may be unlucky by its sd / sqrt(2)
+    }
+    expect(sharp!.levels[0]!.certified).toBeGreaterThan(5 * dull!.levels[0]!.certified);
+    expect(sharp!.auc.score).toBeCloseTo(1 - sharp!.auc["spread.mean"]!, 12);
+    expect(sharp!.shows).toBeCloseTo(0.7, 1);
+  });
+
+  test("calibrated with a better model, a certificate lets through more than it says", () => {
+    const { levels } = measureTrust(judged("changed", 400, 1, 0.3), { seed: 1, calibrator: judged("before", 400, 1, 0.95) });
+    expect(levels[0]!.wrong).toBeGreaterThan(0.3);
+  });
+
+  test("the certificate on file is that of the first halves, and verifies", async () => {
+    const pictures = judged("sharp", 120, 0.5, 0.7);
+    const certificate = await certifyPictures(pictures, { prompts: pictures.shows.map((_, i) => `prompt ${i}`), alpha: 0.1, seed: 4 });
+    expect(certificate.units).toMatchObject({ calibration: 60, test: 60 });
+    expect(certificate.result.k).toBeGreaterThan(20);
+    const wrong = certificate.result.selected.filter(({ id }) => pictures.shows[Number(id.slice(7))] === 0).length;
+    expect(wrong / certificate.result.k).toBeLessThan(0.3);
+    expect((await conformal.verifyCertificate(certificate)).valid).toBe(true);
+  });
+});
+
 describe("arguments", () => {
   test("defaults", () => {
     expect(parseCli([])).toEqual({
@@ -132,10 +171,12 @@ describe("arguments", () => {
       learningRate: undefined,
       seed: 0,
       output: "runs/demo",
+      certify: true,
       pairs: undefined,
       annotate: undefined,
     });
     expect(parseCli(["pretrain"]).command).toBe("pretrain");
+    expect(parseCli(["--no-certify"]).certify).toBe(false);
     expect(parseCli(["--annotate"]).annotate).toBe(40);
     expect(parseCli(["--method", "dpo", "--steps", "20", "--seed", "3", "--output", "x", "--annotate", "--count", "12"])).toMatchObject({
       method: "dpo",

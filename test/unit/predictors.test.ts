@@ -6,6 +6,7 @@ import { exactSplits } from "../../lib/conformal/predictors/boosting-exact.js";
 import { binColumn, histogramSplits } from "../../lib/conformal/predictors/boosting-histogram.js";
 import { cart } from "../../lib/conformal/predictors/cart.js";
 import { randomForest } from "../../lib/conformal/predictors/forest.js";
+import { histogramSums, stride } from "../../lib/conformal/predictors/histogram-sums.js";
 import { isotonicCalibration, isotonicRegression } from "../../lib/conformal/predictors/isotonic.js";
 import { logisticRegression } from "../../lib/conformal/predictors/logistic.js";
 import { nearestNeighbours } from "../../lib/conformal/predictors/nearest-neighbours.js";
@@ -204,6 +205,32 @@ describe("trees", () => {
     const bent = x.map(row => row.map((v, f) => [v, 1000 + 50 * v, Math.exp(v), v ** 3][f]!));
     // Only on training rows: thresholds lie midway between neighbours, and midway bends.
     expect(predictor.fit({ x: bent, y }).predict(bent)).toEqual(predictor.fit({ x, y }).predict(x));
+  });
+
+  test.each([
+    [1, 1, 0, 1],
+    [5000, 5, 0, 5000],
+    [5000, 2, 17, 4113],
+    [2048, 3, 0, 2048],
+    [300, 1, 40, 40],
+  ])("sums of %i rows and %i words of bins over [%i, %i) are the loop's, bit for bit", (rows, quads, start, end) => {
+    const rng = new Rng(rows, "sums"),
+      sums = histogramSums(rows, quads);
+    for (let i = 0; i < sums.packed.length; i++) sums.packed[i] = (rng.integer(65536) << 16) | rng.integer(65536);
+    for (let i = 0; i < rows; i++) sums.order[i] = rng.integer(rows);
+    for (let i = 0; i < 2 * rows; i++) sums.pairs[i] = rng.normal();
+    const expected = new Float64Array(4 * quads * stride);
+    for (let i = start; i < end; i++) {
+      for (let column = 0; column < 4 * quads; column++) {
+        const bin = (sums.packed[sums.order[i]! * quads + (column >> 2)]! >>> (8 * (column & 3))) & 255;
+        for (const k of [0, 1]) expected[column * stride + 2 * bin + k]! += sums.pairs[2 * i + k]!;
+      }
+    }
+    for (const _ of [1, 2]) expect(sums.sum(start, end)).toEqual(expected); // a second call starts from zero
+  });
+
+  test("rows beyond what WebAssembly can address are refused", () => {
+    expect(() => histogramSums(2 ** 28, 5)).toThrow("268435456 rows of 20 binned features need more than the 4 GiB");
   });
 
   test("the histogram search is the exact one where every value has a bin", () => {

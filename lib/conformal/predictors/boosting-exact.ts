@@ -15,11 +15,14 @@ import {
   sum,
 } from "./boosting-rules.js";
 import type { RankedColumn } from "./ranked-columns.js";
+import type { Steps } from "./steps.js";
 import { TreeBuilder } from "./tree.js";
 
 export const exactSplits: SplitSearch = {
   name: "exact",
-  prepare: columns => ({ grow: (gradient, hessian, rules, random) => grow(columns, gradient, hessian, rules, random) }),
+  *prepare(columns) {
+    return { grow: (gradient, hessian, rules, random) => grow(columns, gradient, hessian, rules, random) };
+  },
 };
 
 /** A node of the level at hand. */
@@ -40,7 +43,7 @@ interface OpenNode {
   last: number;
 }
 
-function grow(columns: readonly RankedColumn[], gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): BoostedTree {
+function* grow(columns: readonly RankedColumn[], gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): Steps<BoostedTree> {
   const rows = gradient.length,
     out = new TreeBuilder(),
     gain: number[] = [];
@@ -58,7 +61,10 @@ function grow(columns: readonly RankedColumn[], gradient: Float32Array, hessian:
   };
   enter(sum(gradient), sum(hessian));
   for (let depth = 0; depth < rules.maxDepth && open.length > 0; depth++) {
-    for (const [f, column] of columns.entries()) scan(column, f, open, slot, gradient, hessian, rules);
+    for (const [f, column] of columns.entries()) {
+      yield;
+      scan(column, f, open, slot, gradient, hessian, rules);
+    }
     const level = open;
     open = [];
     const children = level.map(parent => {

@@ -15,7 +15,9 @@ import {
   splitPoint,
   sum,
 } from "./boosting-rules.js";
+import { type HistogramSums, histogramSums, stride } from "./histogram-sums.js";
 import type { RankedColumn } from "./ranked-columns.js";
+import type { Steps } from "./steps.js";
 import { TreeBuilder } from "./tree.js";
 
 /** A column's bin per row, and the threshold above each bin but the last. */
@@ -29,8 +31,14 @@ export function histogramSplits({ bins = 256 }: { readonly bins?: number } = {})
   if (!(Number.isInteger(bins) && bins >= 2 && bins <= 256)) throw new ConfigError("histogramSplits", "bins", "a whole number in [2, 256]", bins);
   return {
     name: "histogram",
-    prepare(columns, weights) {
-      const grower = new HistogramGrower(columns.map(column => binColumn(column, bins, weights)));
+    *prepare(columns, weights) {
+      const binned: BinnedColumn[] = [];
+      for (const column of columns) {
+        binned.push(binColumn(column, bins, weights));
+        yield;
+      }
+      const grower = new HistogramGrower(binned);
+      yield;
       return { grow: (gradient, hessian, rules, random) => grower.grow(gradient, hessian, rules, random) };
     },
   };
@@ -65,7 +73,7 @@ interface Sums {
   readonly h: number;
 }
 
-/** A leaf of the growing tree; its rows are order[start, end). Without a histogram it stays one. */
+/** A leaf of the growing tree; its rows are order[start, end). Without a histogram it stays a leaf. */
 interface Leaf {
   readonly node: number;
   readonly start: number;
@@ -76,41 +84,38 @@ interface Leaf {
   readonly split?: { readonly gain: number; readonly feature: number; readonly bin: number; readonly left: Sums };
 }
 
-const stride = 512; // 256 bins of (gradient, hessian)
-const block = 2048; // rows
-
 class HistogramGrower {
   readonly #columns: readonly BinnedColumn[];
-  readonly #packed: Uint32Array;
-  /** Words of four bins per row. */
-  readonly #quads: number;
+  readonly #sums: HistogramSums;
   readonly #order: Int32Array;
-  /** Derivatives in that order: moved with the rows, so that sums read memory in sequence. */
-  readonly #g: Float32Array;
-  readonly #h: Float32Array;
+  /** (gradient, hessian) in that order, two float32 in each float64: moving one is moving both. */
+  readonly #pairs: Float64Array;
   readonly #spare: Int32Array;
-  readonly #spareG: Float32Array;
-  readonly #spareH: Float32Array;
+  readonly #sparePairs: Float64Array;
   readonly #leaf: Int32Array;
   readonly #pool: Float64Array[] = [];
 
   constructor(columns: readonly BinnedColumn[]) {
+    const rows = columns[0]!.bins.length,
+      sums = histogramSums(rows, Math.ceil(columns.length / 4));
     this.#columns = columns;
-    this.#packed = pack(columns);
-    this.#quads = Math.ceil(columns.length / 4);
-    const rows = columns[0]!.bins.length;
-    [this.#order, this.#spare] = [new Int32Array(rows), new Int32Array(rows)];
-    [this.#g, this.#h, this.#spareG, this.#spareH] = [new Float32Array(rows), new Float32Array(rows), new Float32Array(rows), new Float32Array(rows)];
-    this.#leaf = new Int32Array(rows);
+    pack(columns, sums.packed);
+    this.#sums = sums;
+    this.#order = sums.order;
+    this.#pairs = new Float64Array(sums.pairs.buffer, sums.pairs.byteOffset, rows);
+    [this.#spare, this.#sparePairs, this.#leaf] = [new Int32Array(rows), new Float64Array(rows), new Int32Array(rows)];
   }
 
-  grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): BoostedTree {
+  *grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): Steps<BoostedTree> {
     const out = new TreeBuilder(),
       gain: number[] = [],
-      order = this.#order;
-    for (let i = 0; i < order.length; i++) order[i] = i;
-    this.#g.set(gradient);
-    this.#h.set(hessian);
+      order = this.#order,
+      { pairs } = this.#sums;
+    for (let i = 0; i < order.length; i++) {
+      order[i] = i;
+      pairs[2 * i] = gradient[i]!;
+      pairs[2 * i + 1] = hessian[i]!;
+    }
     /** A histogram comes with a leaf that may be split. */
     const enter = (start: number, end: number, depth: number, sums: Sums, histogram: Float64Array | undefined): Leaf => {
       gain.push(0);
@@ -120,6 +125,7 @@ class HistogramGrower {
     };
     const leaves: Leaf[] = [enter(0, order.length, 0, { g: sum(gradient), h: sum(hessian) }, this.#build(0, order.length))];
     for (let at = best(leaves); at >= 0 && leaves.length < rules.maxLeaves; at = best(leaves)) {
+      yield;
       const parent = leaves[at]!,
         { feature, bin, left, gain: gained } = parent.split!;
       const middle = this.#partition(parent, feature, bin),
@@ -142,14 +148,15 @@ class HistogramGrower {
   #finish(out: TreeBuilder, gain: number[], leaves: readonly Leaf[], rules: BoostingRules): BoostedTree {
     const survivor = prune(out, gain, rules.gamma),
       leaf = this.#leaf,
+      { pairs } = this.#sums,
       g = new Float64Array(gain.length),
       h = new Float64Array(gain.length);
     for (const { node, start, end } of leaves) {
       const last = survivor[node]!;
       for (let i = start; i < end; i++) {
         leaf[this.#order[i]!] = last;
-        g[last]! += this.#g[i]!;
-        h[last]! += this.#h[i]!;
+        g[last]! += pairs[2 * i]!;
+        h[last]! += pairs[2 * i + 1]!;
       }
     }
     for (let node = 0; node < gain.length; node++) out.value[node] = leafWeight(g[node]!, h[node]!, rules);
@@ -165,15 +172,10 @@ class HistogramGrower {
     return leftSmaller ? [small, large] : [large, small];
   }
 
-  /** A block of rows at a time for all columns: what a block touches stays in cache. */
   #build(start: number, end: number): Float64Array {
-    const quads = this.#quads,
-      histogram = this.#pool.pop()?.fill(0) ?? new Float64Array(4 * stride * quads);
-    for (let from = start; from < end; from += block) {
-      const to = Math.min(from + block, end);
-      const rows = [this.#order.subarray(from, to), this.#g.subarray(from, to), this.#h.subarray(from, to)] as const;
-      for (let q = 0; q < quads; q++) accumulate(histogram.subarray(4 * q * stride, 4 * (q + 1) * stride), this.#packed, quads, q, ...rows);
-    }
+    const sums = this.#sums.sum(start, end),
+      histogram = this.#pool.pop() ?? new Float64Array(sums.length);
+    histogram.set(sums);
     return histogram;
   }
 
@@ -207,54 +209,28 @@ class HistogramGrower {
   /** Stable, so that row order, and with it every sum, does not depend on the tree's shape above. */
   #partition({ start, end }: Leaf, feature: number, bin: number): number {
     const { bins } = this.#columns[feature]!,
-      [order, g, h] = [this.#order, this.#g, this.#h],
-      [spare, spareG, spareH] = [this.#spare, this.#spareG, this.#spareH];
+      [order, pairs] = [this.#order, this.#pairs],
+      [spare, sparePairs] = [this.#spare, this.#sparePairs];
     let left = start,
       right = 0;
     for (let i = start; i < end; i++) {
       const row = order[i]!,
         stays = (bins[row]! - bin - 1) >>> 31; // 1 where the row's bin is <= bin; a branch here is mispredicted too often
       order[left] = spare[right] = row;
-      g[left] = spareG[right] = g[i]!;
-      h[left] = spareH[right] = h[i]!;
+      pairs[left] = sparePairs[right] = pairs[i]!;
       left += stays;
       right += 1 - stays;
     }
     order.set(spare.subarray(0, right), left);
-    g.set(spareG.subarray(0, right), left);
-    h.set(spareH.subarray(0, right), left);
+    pairs.set(sparePairs.subarray(0, right), left);
     return left;
   }
 }
 
-/** Four columns at a time: a row's number, gradient and bins are read once for all of them. */
-function accumulate(out: Float64Array, packed: Uint32Array, quads: number, q: number, order: Int32Array, g: Float32Array, h: Float32Array): void {
-  for (let i = 0; i < order.length; i++) {
-    const bins = packed[order[i]! * quads + q]!,
-      dg = g[i]!,
-      dh = h[i]!;
-    let at = (bins << 1) & 510;
-    out[at]! += dg;
-    out[at + 1]! += dh;
-    at = stride + ((bins >>> 7) & 510);
-    out[at]! += dg;
-    out[at + 1]! += dh;
-    at = 2 * stride + ((bins >>> 15) & 510);
-    out[at]! += dg;
-    out[at + 1]! += dh;
-    at = 3 * stride + ((bins >>> 23) & 510);
-    out[at]! += dg;
-    out[at + 1]! += dh;
-  }
-}
-
-/** Row by row, the bins of four columns to a word, lowest byte first: [rows * quads]. */
-function pack(columns: readonly BinnedColumn[]): Uint32Array {
-  const rows = columns[0]!.bins.length,
-    quads = Math.ceil(columns.length / 4),
-    packed = new Uint32Array(rows * quads);
-  for (const [f, { bins }] of columns.entries()) for (let i = 0, at = f >> 2; i < rows; i++, at += quads) packed[at]! |= bins[i]! << (8 * (f & 3));
-  return packed;
+/** Row by row, the bins of four columns to a word, lowest byte first. */
+function pack(columns: readonly BinnedColumn[], packed: Uint32Array): void {
+  const quads = Math.ceil(columns.length / 4);
+  for (const [f, { bins }] of columns.entries()) for (let i = 0, at = f >> 2; i < bins.length; i++, at += quads) packed[at]! |= bins[i]! << (8 * (f & 3));
 }
 
 /** Index of the leaf to split next, -1 for none. */

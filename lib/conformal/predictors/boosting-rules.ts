@@ -3,6 +3,7 @@
 
 import type { Random } from "../../util/random.js";
 import type { RankedColumn } from "./ranked-columns.js";
+import type { Steps } from "./steps.js";
 import type { Tree, TreeBuilder } from "./tree.js";
 
 export interface BoostingRules {
@@ -22,12 +23,12 @@ export interface BoostingRules {
 /** How a tree's splits are searched: a value passed to gradientBoosting. */
 export interface SplitSearch {
   readonly name: string;
-  prepare(columns: readonly RankedColumn[], weights: Float64Array | undefined): BoostingGrower;
+  prepare(columns: readonly RankedColumn[], weights: Float64Array | undefined): Steps<BoostingGrower>;
 }
 
 export interface BoostingGrower {
   /** One tree on first and second derivatives; rows outside a subsample have both 0. Leaf values are not yet scaled by the learning rate. */
-  grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): BoostedTree;
+  grow(gradient: Float32Array, hessian: Float32Array, rules: BoostingRules, random: Random): Steps<BoostedTree>;
 }
 
 export interface BoostedTree {

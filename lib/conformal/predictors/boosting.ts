@@ -3,10 +3,11 @@
 import { ConfigError } from "../../errors.js";
 import { Random } from "../../util/random.js";
 import { histogramSplits } from "./boosting-histogram.js";
-import type { BoostingRules, SplitSearch } from "./boosting-rules.js";
+import type { BoostedTree, BoostingRules, SplitSearch } from "./boosting-rules.js";
 import { checkTreeOptions } from "./cart.js";
 import type { FittedPredictor, PredictorOf } from "./predictor.js";
-import { rankColumn } from "./ranked-columns.js";
+import { rankColumns } from "./ranked-columns.js";
+import { steppedPredictor } from "./steps.js";
 import { type Columns, checkRows, constantPredictor, trainingColumns } from "./training-data.js";
 import { addTree, normalised, packRows, type Tree } from "./tree.js";
 import { sigmoid } from "./vector.js";
@@ -53,36 +54,36 @@ export function gradientBoosting(options: GradientBoostingOptions = {}): Predict
   const { splits = histogramSplits(), rounds = 100, learningRate = 0.1, parallelTrees = 1, subsample = 1, columnsByNode = 1 } = options;
   const rules = { maxDepth: 6, maxLeaves: Infinity, lambda: 1, alpha: 0, gamma: 0, minChildWeight: 1, ...options };
   checkOptions({ ...rules, rounds, learningRate, parallelTrees, subsample, columnsByNode });
-  return {
-    name: subject,
-    fit(data, { seed = 0, signal } = {}) {
-      const training = trainingColumns(subject, data, { fractions: true }),
-        { width } = training;
-      if (training.single !== undefined) return constant(width, training.single);
-      const grower = splits.prepare(
-        training.columns.map((column, f) => rankColumn(subject, column, f)),
-        training.weights,
-      );
-      const nodeRules: BoostingRules = { ...rules, featuresPerNode: Math.max(1, Math.floor(columnsByNode * width)) };
-      const margin = new Float64Array(training.rows),
-        trees: Tree[] = [],
-        importance = new Float64Array(width);
-      for (let round = 0; round < rounds; round++) {
-        const { gradient, hessian } = derivatives(margin, training);
-        for (let t = 0; t < parallelTrees; t++) {
-          signal?.throwIfAborted();
-          const random = new Random(seed, trees.length);
-          const [g, h] = subsample < 1 ? thin(gradient, hessian, subsample, random) : [gradient, hessian];
-          const { tree, leaf, gain } = grower.grow(g, h, nodeRules, random);
-          const value = tree.value.map(v => (v * learningRate) / parallelTrees);
-          for (let i = 0; i < leaf.length; i++) margin[i]! += value[leaf[i]!]!;
-          for (let node = 0; node < gain.length; node++) if (tree.feature[node]! >= 0) importance[tree.feature[node]!]! += gain[node]!;
-          trees.push({ ...tree, value });
-        }
+  return steppedPredictor(subject, function* (data, { seed = 0, signal }) {
+    const training = trainingColumns(subject, data, { fractions: true }),
+      { width } = training;
+    if (training.single !== undefined) return constant(width, training.single);
+    const grower = yield* splits.prepare(yield* rankColumns(subject, training.columns), training.weights);
+    const nodeRules: BoostingRules = { ...rules, featuresPerNode: Math.max(1, Math.floor(columnsByNode * width)) };
+    const margin = new Float64Array(training.rows),
+      trees: Tree[] = [],
+      importance = new Float64Array(width);
+    for (let round = 0; round < rounds; round++) {
+      yield;
+      const { gradient, hessian } = derivatives(margin, training);
+      for (let t = 0; t < parallelTrees; t++) {
+        signal?.throwIfAborted();
+        const random = new Random(seed, trees.length);
+        const [g, h] = subsample < 1 ? thin(gradient, hessian, subsample, random) : [gradient, hessian];
+        const grown = yield* grower.grow(g, h, nodeRules, random);
+        trees.push(added(grown, learningRate / parallelTrees, margin, importance));
       }
-      return { trees, featureImportance: normalised(importance), margin: x => margins(trees, width, x), predict: x => margins(trees, width, x).map(sigmoid) };
-    },
-  };
+    }
+    return { trees, featureImportance: normalised(importance), margin: x => margins(trees, width, x), predict: x => margins(trees, width, x).map(sigmoid) };
+  });
+}
+
+/** The tree with its leaves scaled; margins and importance have it in them afterwards. */
+function added({ tree, leaf, gain }: BoostedTree, scale: number, margin: Float64Array, importance: Float64Array): Tree {
+  const value = tree.value.map(v => v * scale);
+  for (let i = 0; i < leaf.length; i++) margin[i]! += value[leaf[i]!]!;
+  for (let node = 0; node < gain.length; node++) if (tree.feature[node]! >= 0) importance[tree.feature[node]!]! += gain[node]!;
+  return { ...tree, value };
 }
 
 function constant(width: number, score: 0 | 1): FittedBoosting {

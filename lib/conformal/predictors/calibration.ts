@@ -3,7 +3,8 @@
 
 import { ConfigError } from "../../errors.js";
 import { Random } from "../../util/random.js";
-import type { FitOptions, Predictor, TrainingData } from "./predictor.js";
+import type { FitOptions, FittedPredictor, Predictor, TrainingData } from "./predictor.js";
+import { type Steps, scoreSteps, steppedPredictor, stepsOf } from "./steps.js";
 import { constantPredictor, trainingColumns } from "./training-data.js";
 
 export interface CalibrationOptions {
@@ -15,17 +16,14 @@ type Learn = (scores: Float64Array, y: Float64Array, weights: Float64Array | und
 
 export function calibrated(name: string, base: Predictor, { folds = 5 }: CalibrationOptions, learn: Learn): Predictor {
   if (!(Number.isInteger(folds) && folds >= 2)) throw new ConfigError(name, "folds", "a whole number >= 2", folds);
-  return {
-    name: `${name}(${base.name})`,
-    fit(data, options = {}) {
-      const { single, width } = trainingColumns(name, data);
-      if (single !== undefined) return constantPredictor(name, width, single);
-      const used = positive(data);
-      const map = learn(outOfFold(base, used, folds, options), used.y, used.weights);
-      const fitted = base.fit(used, options);
-      return { ...fitted, predict: x => fitted.predict(x).map(map) };
-    },
-  };
+  return steppedPredictor(`${name}(${base.name})`, function* (data, options): Steps<FittedPredictor> {
+    const { single, width } = trainingColumns(name, data);
+    if (single !== undefined) return constantPredictor(name, width, single);
+    const used = positive(data);
+    const map = learn(yield* outOfFold(base, used, folds, options), used.y, used.weights);
+    const fitted = yield* stepsOf(base, used, options);
+    return { ...fitted, predict: x => fitted.predict(x).map(map) };
+  });
 }
 
 function positive({ x, y, weights }: TrainingData): TrainingData {
@@ -38,7 +36,7 @@ function positive({ x, y, weights }: TrainingData): TrainingData {
 }
 
 /** Folds hold the classes in equal shares (stratified), drawn by the seed. */
-function outOfFold(base: Predictor, data: TrainingData, folds: number, options: FitOptions): Float64Array {
+function* outOfFold(base: Predictor, data: TrainingData, folds: number, options: FitOptions): Steps<Float64Array> {
   const { x, y } = data,
     fold = new Int32Array(x.length),
     scores = new Float64Array(x.length);
@@ -49,7 +47,11 @@ function outOfFold(base: Predictor, data: TrainingData, folds: number, options: 
     options.signal?.throwIfAborted();
     const [inside, outside] = [[...x.keys()].filter(i => fold[i] === k), [...x.keys()].filter(i => fold[i] !== k)];
     if (inside.length === 0 || outside.length === 0) continue; // fewer rows than folds
-    const predicted = base.fit(subset(data, outside), options).predict(inside.map(i => x[i]!));
+    const fitted = yield* stepsOf(base, subset(data, outside), options);
+    const predicted = yield* scoreSteps(
+      fitted,
+      inside.map(i => x[i]!),
+    );
     for (const [at, i] of inside.entries()) scores[i] = predicted[at]!;
   }
   return scores;

@@ -3,7 +3,8 @@
 import { ConfigError } from "../../errors.js";
 import { type CodedRows, GiniGrower, type GrownTree } from "./gini.js";
 import type { FittedPredictor, PredictorOf } from "./predictor.js";
-import { rankColumn } from "./ranked-columns.js";
+import { rankColumns } from "./ranked-columns.js";
+import { steppedPredictor } from "./steps.js";
 import { type Columns, checkRows, trainingColumns } from "./training-data.js";
 import { addTree, normalised, packRows, type Tree } from "./tree.js";
 
@@ -23,16 +24,13 @@ export interface FittedCart extends FittedPredictor {
 /** Scores are shares of aligned training weight in the leaf. `featureImportance`: decrease of Gini impurity. No randomness: ties go to the lowest feature. */
 export function cart({ maxDepth = Infinity, minSamplesLeaf = 1 }: CartOptions = {}): PredictorOf<FittedCart> {
   checkTreeOptions("cart", maxDepth, minSamplesLeaf);
-  return {
-    name: "cart",
-    fit(data, { signal } = {}) {
-      signal?.throwIfAborted();
-      const training = trainingColumns("cart", data);
-      const grower = new GiniGrower(training.columns.map((column, f) => rankColumn("cart", column, f)));
-      const grown = grower.grow(Int32Array.from(training.y.keys()), weightedRows(training), { maxDepth, minSamplesLeaf, maxFeatures: training.width });
-      return { ...fitted(grown, training.width), samples: grown.samples };
-    },
-  };
+  return steppedPredictor("cart", function* (data, { signal }) {
+    signal?.throwIfAborted();
+    const training = trainingColumns("cart", data);
+    const grower = new GiniGrower(yield* rankColumns("cart", training.columns));
+    const grown = yield* grower.grow(Int32Array.from(training.y.keys()), weightedRows(training), { maxDepth, minSamplesLeaf, maxFeatures: training.width });
+    return { ...fitted(grown, training.width), samples: grown.samples };
+  });
 }
 
 function fitted({ tree, importance }: GrownTree, width: number): Omit<FittedCart, "samples"> {

@@ -5,7 +5,8 @@ import { Random } from "../../util/random.js";
 import { checkTreeOptions } from "./cart.js";
 import { type CodedRows, GiniGrower } from "./gini.js";
 import type { FittedPredictor, PredictorOf } from "./predictor.js";
-import { rankColumn } from "./ranked-columns.js";
+import { rankColumns } from "./ranked-columns.js";
+import { steppedPredictor } from "./steps.js";
 import { type Columns, checkRows, trainingColumns } from "./training-data.js";
 import { addTree, normalised, packRows, type Tree } from "./tree.js";
 
@@ -32,30 +33,28 @@ export function randomForest(options: RandomForestOptions = {}): PredictorOf<Fit
   const { trees: count = 100, maxDepth = Infinity, minSamplesLeaf = 1, maxFeatures = width => Math.max(1, Math.floor(Math.sqrt(width))), bootstrap } = options;
   checkTreeOptions("randomForest", maxDepth, minSamplesLeaf);
   if (!(Number.isInteger(count) && count >= 1)) throw new ConfigError("randomForest", "trees", "a whole number >= 1", count);
-  return {
-    name: "randomForest",
-    fit(data, { seed = 0, signal } = {}) {
-      const training = trainingColumns("randomForest", data),
-        { width, rows } = training;
-      const features = maxFeatures(width);
-      if (!(Number.isInteger(features) && features >= 1 && features <= width))
-        throw new ConfigError("randomForest", "maxFeatures", `a whole number in [1, ${width}]`, features);
-      const grower = new GiniGrower(training.columns.map((column, f) => rankColumn("randomForest", column, f)));
-      const importance = new Float64Array(width),
-        trees: Tree[] = [];
-      for (let t = 0; t < count; t++) {
-        signal?.throwIfAborted();
-        const random = new Random(seed, t);
-        const counts = countRows(bootstrap ? bootstrap(t, rows) : undefined, rows, random);
-        const inBag = Int32Array.from(counts.keys()).filter(row => counts[row]! > 0);
-        const drawn = features < width ? random : undefined;
-        const grown = grower.grow(inBag, bootstrapCodes(counts, training), { maxDepth, minSamplesLeaf, maxFeatures: features }, drawn);
-        for (const [f, share] of normalised(grown.importance).entries()) importance[f]! += share / count;
-        trees.push(grown.tree);
-      }
-      return { trees, featureImportance: normalised(importance), predict: x => predict(trees, width, x) };
-    },
-  };
+  return steppedPredictor("randomForest", function* (data, { seed = 0, signal }) {
+    const training = trainingColumns("randomForest", data),
+      { width, rows } = training;
+    const features = maxFeatures(width);
+    if (!(Number.isInteger(features) && features >= 1 && features <= width))
+      throw new ConfigError("randomForest", "maxFeatures", `a whole number in [1, ${width}]`, features);
+    const grower = new GiniGrower(yield* rankColumns("randomForest", training.columns));
+    const importance = new Float64Array(width),
+      trees: Tree[] = [];
+    for (let t = 0; t < count; t++) {
+      signal?.throwIfAborted();
+      const random = new Random(seed, t);
+      const counts = countRows(bootstrap ? bootstrap(t, rows) : undefined, rows, random);
+      yield;
+      const inBag = Int32Array.from(counts.keys()).filter(row => counts[row]! > 0);
+      const drawn = features < width ? random : undefined;
+      const grown = yield* grower.grow(inBag, bootstrapCodes(counts, training), { maxDepth, minSamplesLeaf, maxFeatures: features }, drawn);
+      for (const [f, share] of normalised(grown.importance).entries()) importance[f]! += share / count;
+      trees.push(grown.tree);
+    }
+    return { trees, featureImportance: normalised(importance), predict: x => predict(trees, width, x) };
+  });
 }
 
 function predict(trees: readonly Tree[], width: number, x: readonly Float64Array[]): Float64Array {

@@ -3,6 +3,7 @@
 
 import type { Random } from "../../util/random.js";
 import type { RankedColumn } from "./ranked-columns.js";
+import type { Steps } from "./steps.js";
 import { type Tree, TreeBuilder } from "./tree.js";
 
 export interface GiniRules {
@@ -61,7 +62,7 @@ export class GiniGrower {
   }
 
   /** `rows`: the distinct rows to grow on; their order is changed. Without `random` every node looks at all features, the lowest winning ties. */
-  grow(rows: Int32Array, coded: CodedRows, rules: GiniRules, random?: Random): GrownTree {
+  *grow(rows: Int32Array, coded: CodedRows, rules: GiniRules, random?: Random): Steps<GrownTree> {
     const out = new TreeBuilder(),
       samples: number[] = [],
       importance = new Float64Array(this.#columns.length);
@@ -71,6 +72,7 @@ export class GiniGrower {
     const stack: [number, number, number, number, 0 | 1][] = [[0, rows.length, 0, -1, 0]];
     for (let next = stack.pop(); next; next = stack.pop()) {
       const [start, end, depth, parent, side] = next;
+      yield;
       let total = 0,
         aligned = 0;
       for (let i = start; i < end; i++) {

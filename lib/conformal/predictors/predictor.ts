@@ -10,6 +10,8 @@ export interface Predictor {
     data: { readonly x: readonly Float64Array[]; readonly y: Float64Array; readonly weights?: Float64Array },
     options?: { readonly seed?: number; readonly signal?: AbortSignal },
   ): FittedPredictor;
+  /** The same fit in pieces of a few milliseconds on data of moderate size, for `fitAsync` and `fitAlignmentAsync`. Without it a fit is one piece. */
+  steps?(...args: Parameters<Predictor["fit"]>): Generator<undefined, FittedPredictor>;
 }
 
 /** predict: one score per row, larger = more likely aligned. */
@@ -25,4 +27,5 @@ export type FitOptions = NonNullable<Parameters<Predictor["fit"]>[1]>;
 /** A predictor whose fitted form has more to show than scores. */
 export interface PredictorOf<F extends FittedPredictor> extends Predictor {
   fit(...args: Parameters<Predictor["fit"]>): F;
+  steps?(...args: Parameters<Predictor["fit"]>): Generator<undefined, F>;
 }

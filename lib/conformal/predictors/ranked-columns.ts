@@ -2,6 +2,7 @@
  *  and integers sort faster than floats. */
 
 import { DataError } from "../../errors.js";
+import type { Steps } from "./steps.js";
 
 export interface RankedColumn {
   /** Index into `values`, one per row. */
@@ -29,6 +30,16 @@ export function rankColumn(subject: string, column: Float64Array, name: number):
     ranks[order[i]!] = count - 1;
   }
   return { ranks, values: values.slice(0, count), order };
+}
+
+/** Of every column, pausing between them. */
+export function* rankColumns(subject: string, columns: readonly Float64Array[]): Steps<RankedColumn[]> {
+  const ranked: RankedColumn[] = [];
+  for (const [f, column] of columns.entries()) {
+    yield;
+    ranked.push(rankColumn(subject, column, f));
+  }
+  return ranked;
 }
 
 /** Stable ascending order of finite floats, and their sorted keys: three counting passes over 11, 11 and 10 bits. */
