@@ -57,8 +57,8 @@ export function flowSchedule({ numTrainTimesteps: steps = 1000, shift = 1, densi
   return {
     ...base,
     alphasCumprod: sigmas.map(sigma => (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma ** 2)),
-    cleanSample: (t: number) => ({ sample: 1, output: -sigmas[t]! }),
-    predictedNoise: (t: number) => ({ sample: 1, output: 1 - sigmas[t]! }),
+    cleanSample: at => (typeof at === "number" ? { sample: 1, output: -sigmas[at]! } : base.cleanSample(at)),
+    predictedNoise: at => (typeof at === "number" ? { sample: 1, output: 1 - sigmas[at]! } : base.predictedNoise(at)),
     flow: { sigmas, density },
   };
 }

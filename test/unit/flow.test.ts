@@ -119,3 +119,13 @@ function normalCdf(x: number): number {
   const erf = 1 - ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t * Math.exp(-z * z);
   return x > 0 ? (1 + erf) / 2 : (1 - erf) / 2;
 }
+
+test("a sampler that stands between two timesteps splits a prediction as one that stands on them", () => {
+  const schedule = flowSchedule({ shift: 3 });
+  const sigma = schedule.flow.sigmas[400]!;
+  for (const split of ["cleanSample", "predictedNoise"] as const) {
+    const [on, between] = [schedule[split](400), schedule[split]({ signal: 1 - sigma, noise: sigma })];
+    expect(between.sample).toBeCloseTo(on.sample, 12);
+    expect(between.output).toBeCloseTo(on.output, 12);
+  }
+});
