@@ -142,7 +142,7 @@ describe("trust", () => {
       for (const { alpha, wrong } of levels) expect(wrong).toBeLessThanOrEqual(alpha + 0.03); // halves of one set of 400: a draw of labels may be unlucky by its sd / sqrt(2)
     }
     expect(sharp!.levels[0]!.certified).toBeGreaterThan(5 * dull!.levels[0]!.certified);
-    expect(sharp!.auc.score).toBeCloseTo(1 - sharp!.auc["spread"]!, 12);
+    expect(sharp!.auc.score).toBeCloseTo(1 - sharp!.auc.spread!, 12);
     expect(sharp!.shows).toBeCloseTo(0.7, 1);
   });
 
