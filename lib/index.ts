@@ -23,8 +23,17 @@ export { ClipTokenizer, type EncodeOptions, type TokenBatch, type Truncation } f
 export type { AddedToken, SpecialTokens, TokenizerData } from "./data/tokenizer-files.js";
 export { readTorchFile, TorchFile } from "./data/torch-file.js";
 export { readTensors, readWeights } from "./data/weights.js";
+export { type WordPieceOptions, WordPieceTokenizer } from "./data/wordpiece.js";
 export { type Device, openDevice } from "./device.js";
 export type { Condition, Denoiser } from "./diffusion/denoiser.js";
+export {
+  type FlowSchedule,
+  type FlowScheduleOptions,
+  flowSchedule,
+  logitNormalDensity,
+  type TimestepDensity,
+  uniformDensity,
+} from "./diffusion/flow.js";
 export { type NoiseSchedule, type NoiseScheduleOptions, noiseSchedule, noiseScheduleFromConfig, type PredictionType, snr } from "./diffusion/noise-schedule.js";
 export { type SampleOptions, Sampler, type SamplerOptions } from "./diffusion/sampler.js";
 export { ddimFromConfig, ddpmFromConfig, type SchedulerArguments, schedulerFromConfig } from "./diffusion/scheduler-config.js";
@@ -35,6 +44,7 @@ export { printProgram } from "./graph/print.js";
 export type { Program } from "./graph/program.js";
 export { type Executable, Session, type SessionOptions, type Trace } from "./graph/session.js";
 export { type LoadLoraOptions, ModelAdapters, type SaveLoraOptions } from "./models/adapters.js";
+export { type BlipConfig, blipLargeVision, parseMedConfig } from "./models/blip-config.js";
 export { type ClipConfig, type ClipTextConfig, type ClipVisionConfig, parseClipConfig, parseClipTextConfig } from "./models/clip-config.js";
 export type { ClipTextHostInputs, ClipTextSelection } from "./models/clip-graphs.js";
 export {
@@ -59,6 +69,7 @@ export { type LoraFile, readLora } from "./models/lora-file.js";
 export type { ComponentName, LoraComponent } from "./models/lora-names.js";
 export { type WriteLoraOptions, type WrittenAdapter, writeLora } from "./models/lora-write.js";
 export type { ModelCreateOptions, ModelLoadOptions } from "./models/model-handle.js";
+export { openClipVitH14, openClipVitL14, openClipWeights, parseOpenClipConfig } from "./models/open-clip.js";
 export type { Recompute, RecomputeOptions } from "./models/regions.js";
 export { type Conversion, type ConvertControl, type ToDiffusersOptions, type ToSingleFileOptions, toDiffusers, toSingleFile } from "./models/single-file.js";
 export { parseUNetConfig, type UNetConfig } from "./models/unet-config.js";
@@ -77,11 +88,47 @@ export {
 export type { TilingOptions } from "./models/vae-tiles.js";
 export { type Adapter, LoraAdapter, type LoraOptions, LoraStack } from "./nn/lora.js";
 export { ParameterStore, Params } from "./nn/params.js";
+export { adpo } from "./objectives/adpo.js";
+export { adpoListwise, type ListwiseOptions, plackettLuce } from "./objectives/adpo-listwise.js";
+export { conservativeDpo, type LabelNoiseOptions } from "./objectives/conservative-dpo.js";
 export { diffusionDpo } from "./objectives/diffusion-dpo.js";
+export { alphaDivergence, type Divergence, forwardKl, jensenShannon, reverseKl } from "./objectives/divergences.js";
+export { type DmpoOptions, dmpo } from "./objectives/dmpo.js";
 export { dspo } from "./objectives/dspo.js";
 export { dspoSdxl } from "./objectives/dspo-sdxl.js";
-export type { ErrorSums, Objective, ObjectiveContext, ObjectiveResult } from "./objectives/objective.js";
+export { dspoTwoTemperature, type TwoTemperatureOptions } from "./objectives/dspo-two-temperature.js";
+export { type FDpoOptions, fDpo } from "./objectives/f-dpo.js";
+export { flowDpo } from "./objectives/flow-dpo.js";
+export { hinge } from "./objectives/hinge.js";
+export { type IpoOptions, ipo } from "./objectives/ipo.js";
+export {
+  balancedOffset,
+  convexUtility,
+  type KtoOffset,
+  type KtoOptions,
+  type KtoUtility,
+  kto,
+  lossAverseUtility,
+  meanOffset,
+  prospectUtility,
+  riskSeekingUtility,
+} from "./objectives/kto.js";
+export { type LdDpoOptions, ldDpo } from "./objectives/ld-dpo.js";
+export { type MapoOptions, mapo } from "./objectives/mapo.js";
+export { type Contrast, type McmDpoOptions, mcmDpo } from "./objectives/mcm-dpo.js";
+export { type ModpoOptions, modpo } from "./objectives/modpo.js";
+export type { Arm, ErrorSums, Objective, ObjectiveContext, ObjectiveResult, PairInput } from "./objectives/objective.js";
+export { cofsDpo, type OfsDpoOptions, ofsFast, ofsSlow } from "./objectives/ofs-dpo.js";
+export { exponentialOdds, type LogOdds, negativeError, type OrpoOptions, orpo } from "./objectives/orpo.js";
+export { rdpo } from "./objectives/rdpo.js";
+export { rewardWeighted } from "./objectives/reward-weighted.js";
+export { robustDpo } from "./objectives/robust-dpo.js";
+export { sdpo } from "./objectives/sdpo.js";
 export { sft } from "./objectives/sft.js";
+export { type SmpoOptions, smpo } from "./objectives/smpo.js";
+export { type TdpoOptions, tdpo, tdpo1 } from "./objectives/tdpo.js";
+export { type TgdpoOptions, tgdpo } from "./objectives/tgdpo.js";
+export { givenWeight, minSnr, minSnrVelocity, type PairWeight, weightErrors, weightLosses } from "./objectives/weighting.js";
 export type { GenerateOptions, GenerateStep, Size } from "./pipeline/generate-options.js";
 export { JointModel, jointProjections } from "./pipeline/joint-model.js";
 export { type ModelIndex, readModelIndex } from "./pipeline/model-index.js";
@@ -89,6 +136,91 @@ export { DiffusionPipeline, type PipelineLoadOptions, type PipelineLoraOptions }
 export { readSchedule } from "./pipeline/schedule-file.js";
 export type { EncodePromptOptions, PromptFeatures, TextEncoder } from "./pipeline/text-conditioning.js";
 export { certificatePage } from "./report/certificate.js";
+export {
+  type ClipBackbone,
+  type ClipBackboneOptions,
+  clipBackbone,
+} from "./rewards/clip-backbone.js";
+export { aesthetic, type ClipScoreOptions, clipScore, hps, pickScore } from "./rewards/clip-rewards.js";
+export {
+  fitNormalization,
+  linearOnto,
+  rankMix,
+  regularizedRelevance,
+  standardized,
+  type WeightedPart,
+  weightedSum,
+} from "./rewards/compose.js";
+export * as contrast from "./rewards/contrast.js";
+export { aestheticScore, clipRewardScore } from "./rewards/differentiable.js";
+export type { AffineHead } from "./rewards/head.js";
+export { hpsImages } from "./rewards/hps-images.js";
+export { blipScoreReward, type ImageRewardOptions, imageReward } from "./rewards/image-reward.js";
+export { type ImageRewardConfig, ImageRewardModel, imageRewardConfig, imageRewardScore } from "./rewards/image-reward-model.js";
+export { loadAestheticHead, loadClipBackbone, loadImageReward } from "./rewards/load.js";
+export {
+  bradleyTerryLoss,
+  choiceDivergences,
+  choiceEntropies,
+  hpsLoss,
+  pickScoreLoss,
+  promptClassificationLoss,
+  reflLoss,
+  type ScoredChoices,
+  scaledCosine,
+} from "./rewards/losses.js";
+export {
+  type Choice,
+  expectedBestOfN,
+  fitTieThreshold,
+  inversionScore,
+  pairAccuracy,
+  type RankedPrompt,
+  recallAtK,
+  strictPairs,
+  tieAccuracy,
+} from "./rewards/pair-metrics.js";
+export { type Judge, parseAnswer, type Question, type Questionnaire, type QuestionnaireOptions, questionnaire } from "./rewards/questionnaire.js";
+export {
+  type AlignmentMeasures,
+  alignmentMeasures,
+  averagePrecisionAtK,
+  evaluateAlignment,
+  type JudgedPrompt,
+  kendall,
+  spearman,
+} from "./rewards/rank-metrics.js";
+export {
+  preferenceProbability,
+  type RankedImage,
+  type Reward,
+  type RewardItem,
+  type RewardScale,
+  type RewardScores,
+  rank,
+  scoreItems,
+} from "./rewards/reward.js";
+export { rewardPixels, rewardResize } from "./rewards/reward-pixels.js";
+export { type ScoreStreamOptions, type StreamItem, type StreamScore, scoreStream } from "./rewards/score-stream.js";
+export { type RewardSelfTestReport, rewardSelfTest } from "./rewards/self-test.js";
+export {
+  type Combine,
+  ensemble,
+  ensembleLower,
+  ensembleMean,
+  ensembleMin,
+  fitTemperature,
+  normalizedScore,
+  type TextNormOptions,
+  textNorm,
+} from "./rewards/text-norm.js";
+export {
+  type ChoiceBatch,
+  hpsTrains,
+  type RewardStep,
+  RewardTrainer,
+  type RewardTrainerOptions,
+} from "./rewards/train-reward.js";
 export { type DdimOptions, ddim } from "./schedulers/ddim.js";
 export { type DdpmOptions, ddpm } from "./schedulers/ddpm.js";
 export { type DpmSolverAlgorithm, type DpmSolverOptions, dpmSolver } from "./schedulers/dpm-solver.js";

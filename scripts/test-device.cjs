@@ -28,7 +28,7 @@ function run(command, args, env = {}) {
 run(runs.self, []);
 // Single instructions, against whatever GPUs have recorded.
 const results = path.join("bench", "results");
-const records = fs.readdirSync(path.join(root, results)).filter((name) => /^primitives-.*\.json$/.test(name));
+const records = fs.readdirSync(path.join(root, results)).filter(name => /^primitives-.*\.json$/.test(name));
 for (const setting of runs.settings) {
   run("build/native-benches/primitives", [object], { ATTUNE_SIMT: setting });
   for (const name of records) run("build/native-benches/primitives", [object, "--compare", path.join(results, name)], { ATTUNE_SIMT: setting });

@@ -15,7 +15,7 @@ import { type Flag, flagsOf, readFlags } from "./flags.js";
 
 const commands: readonly Command[] = [doctor, inspect, plan, train, sample, certify, convert];
 /** Of parts of the library that are not there. */
-const later: Readonly<Record<string, string>> = { score: "reward models are not part of attune yet" };
+const later: Readonly<Record<string, string>> = { score: "scoring is there in the library (docs/rewards.md), not on the command line yet" };
 
 /** Runs one command line and returns its exit code. */
 export async function attune(args: readonly string[], { write, warn, signal }: Streams): Promise<number> {

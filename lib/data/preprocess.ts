@@ -14,6 +14,8 @@ export interface ClipImageOptions {
   /** Per channel, of values in [0, 1]. */
   readonly mean?: Rgb;
   readonly std?: Rgb;
+  /** Where an odd margin is split: the lesser half first, as transformers does (the default), or rounded to even, as torchvision and so OpenAI's and ImageReward's code do. */
+  readonly centre?: "transformers" | "torchvision";
 }
 
 /** OpenAI's statistics, which every CLIP of the field uses. */
@@ -21,21 +23,26 @@ export const clipMean: Rgb = [0.48145466, 0.4578275, 0.40821073];
 export const clipStd: Rgb = [0.26862954, 0.26130258, 0.27577711];
 
 /** f32 [B, 3, size, size]: shortest side to `size` (bicubic), the centre square, (x / 255 - mean) / std. Throws ConfigError for an option out of range. */
-export function clipImages(images: Image | readonly Image[], { size = 224, mean = clipMean, std = clipStd }: ClipImageOptions = {}): HostTensor {
+export function clipImages(
+  images: Image | readonly Image[],
+  { size = 224, mean = clipMean, std = clipStd, centre = "transformers" }: ClipImageOptions = {},
+): HostTensor {
   const { fround } = Math;
   const [m, s] = [mean.map(fround), std.map(fround)];
   if (!s.every(x => x > 0)) throw new ConfigError("clipImages", "std", "three numbers > 0", std);
   const scale = (value: number, c: number): number => fround(fround(fround(value * (1 / 255)) - m[c]!) / s[c]!);
   return batch(
-    listOf(images).map(image => clipSquare(image, size)),
+    listOf(images).map(image => clipSquare(image, size, centre)),
     scale,
   );
 }
 
 /** The 8-bit picture that clipImages normalizes. */
-export function clipSquare(image: Image, size: number): Image {
+export function clipSquare(image: Image, size: number, centre: ClipImageOptions["centre"] = "transformers"): Image {
+  if (centre !== "transformers" && centre !== "torchvision") throw new ConfigError("clipImages", "centre", '"transformers" or "torchvision"', centre);
   const scaled = resizeShortest(toRgb(image), size, bicubic);
-  return crop(scaled, (scaled.width - size) >> 1, (scaled.height - size) >> 1, size, size);
+  const offset = (room: number): number => (centre === "transformers" ? room >> 1 : halfEven(room));
+  return crop(scaled, offset(scaled.width - size), offset(scaled.height - size), size, size);
 }
 
 export interface TrainingOptions {

@@ -34,6 +34,8 @@ export interface TensorPlace {
   readonly bytes: number;
   readonly dtype: HostDType;
   readonly shape: readonly number[];
+  /** The two axes lie the other way round: `shape` is [columns, rows] of the tensor that is meant. */
+  readonly transposed?: boolean;
 }
 
 /** Format's dtype of each host dtype that a file can hold. */

@@ -139,7 +139,7 @@ class Stage {
     const [x] = inputs;
     const value = x && inputs.length === 1 ? this.#read(x, numel(x.shape)) : undefined;
     if (!value) return undefined;
-    if (op.name === "reshape") return value;
+    if (op.name === "reshape" || op.name === "stop_gradient") return value;
     if (op.name === "broadcast" && "lane" in value && numel(x!.shape) === 1) return this.#spread(value.lane, count);
     if (op.name === "sum" && count === 1) return { lane: this.#sum(value, numel(x!.shape)) };
     if (op.name === "slice" && "both" in value && attrs.axis === 0 && count === this.#lanes) return halfOf(value.both, Number(attrs.start), this.#lanes);
@@ -170,10 +170,11 @@ class Stage {
   }
 }
 
-/** Whether the node takes half of the sums, or of what has their shape: then samples come in pairs. */
+/** Whether the node takes half of the sums, or of what was made of them and has their shape: then samples come in pairs. */
 function isHalf({ op, attrs, inputs: [x], outputs: [y] }: Node, sums: Node, rows: number): boolean {
   const halved = op.name === "slice" && attrs.axis === 0 && x!.dtype === "f64" && numel(x!.shape) === rows && 2 * numel(y!.shape) === rows;
-  return halved && (x!.node === sums || x!.node.inputs[0]?.node === sums);
+  if (halved) for (let node: Node | undefined = x!.node; node; node = node.inputs[0]?.node) if (node === sums) return true;
+  return false;
 }
 
 function halfOf(both: readonly [Register, Register], start: number, lanes: number): Value | undefined {

@@ -1,21 +1,24 @@
 /** The preference loss with its gradient, and the optimizer's update, as kernels. */
 
+import { ConfigError } from "../errors.js";
 import { grad } from "../graph/grad.js";
 import { adamw as adamwOp, ema as emaOp } from "../graph/ops/optimizer.js";
 import { pairSums } from "../graph/ops/preference.js";
-import { type Objective, perSample } from "../objectives/objective.js";
+import { needsSumsAlone, type Objective, perSample } from "../objectives/objective.js";
 import type { Kernel } from "./kernel.js";
 
 const maps = { layout: "bchw" } as const;
 
 /** A preference objective and its gradient in two passes over memory. prediction, target, reference? [2B, C, H, W] (winners, then their losers; [B, ..] for
- *  an objective on single samples) -> loss f64 [1], the mean over pairs, and gradient = d loss / d prediction. */
+ *  an objective on single samples) -> loss f64 [1], the mean over pairs, and gradient = d loss / d prediction. Objectives that ask for more than sums
+ *  (labels, other arms, segments, a guide) are a trainer's business. */
 export const preferenceLoss: Kernel<"prediction" | "target" | "reference", "loss" | "gradient", { readonly objective: Objective }> = {
   name: "preferenceLoss",
   inputs: { prediction: maps, target: { ...maps, frozen: true }, reference: { ...maps, optional: true, frozen: true } },
   outputs: { loss: "plain", gradient: "bchw" },
   shapeOf: ({ objective }) => objective.loss,
   build({ prediction, target, reference }, { objective }) {
+    if (!needsSumsAlone(objective)) throw new ConfigError("preferenceLoss", "objective", "one of the sums of pairs or single samples alone", objective.name);
     const sums = perSample(pairSums({ prediction, target, ...(reference && { reference }) }));
     const { loss } = objective.loss({ sums });
     return { loss, gradient: grad(loss, [prediction])[0]! };

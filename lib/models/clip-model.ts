@@ -1,5 +1,6 @@
 /** CLIP with weights in a session: texts and pictures as unit vectors, and the logits of every pair. Programs are compiled once per shape. */
 
+import type { TensorFile } from "../data/safetensors.js";
 import { ConfigError, ShapeError } from "../errors.js";
 import type { Session } from "../graph/session.js";
 import type { Graph } from "../graph/tensor.js";
@@ -75,6 +76,15 @@ export class Clip implements AsyncDisposable {
     const config = readConfig(folder, parseClipConfig);
     const store = declareClip(config, dtype, { trainable });
     return new Clip(config, await ModelHandle.load("Clip", store, { folder, baseName, parameterOf: clipParameterOf }, options));
+  }
+
+  /** A model of an open file, which is closed, under transformers' names: what `openClipWeights` makes of a checkpoint of open_clip. Throws as `load`. */
+  static async fromWeights(config: ClipConfig, file: TensorFile, options: Omit<ClipLoadOptions, "variant">): Promise<Clip> {
+    const { device, dtype = "f32", trainable = false, signal } = options;
+    checkDType("Clip.fromWeights", dtype, device);
+    signal?.throwIfAborted();
+    const store = declareClip(config, dtype, { trainable });
+    return new Clip(config, await ModelHandle.read("Clip", store, file, options, { parameterOf: clipParameterOf }));
   }
 
   /** A model with random weights: `config` is what config.json would hold. */

@@ -36,7 +36,9 @@ export async function loadWeights(
   const total = matched.reduce((sum, { place }) => sum + place.bytes, 0);
   let done = 0;
   for (const { entry, place } of matched) {
-    await session.load(store.arena, entry.offset, place, { dtype: entry.dtype, layout: entry.layout, signal });
+    // A matrix is turned as a kernel of one output and one column would be: [1, columns, rows, 1] -> [1, rows, 1, columns].
+    const turned = place.transposed ? ({ place: { ...place, shape: [1, ...place.shape, 1] }, layout: "oihw" } as const) : { place, layout: entry.layout };
+    await session.load(store.arena, entry.offset, turned.place, { dtype: entry.dtype, layout: turned.layout, signal });
     done += place.bytes;
     onProgress?.(done, total);
   }

@@ -4,29 +4,33 @@
  *  The paper has one temperature inside and outside the sigmoid; the released code has beta / 2 inside and beta outside. */
 
 import { ConfigError } from "../errors.js";
-import { add, mean, mul, scale, sigmoid, square, sub } from "../graph/ops/elementwise.js";
-import { marginMetrics } from "./margin-metrics.js";
-import { errorMetrics, implicitMargin, type Objective, type ObjectiveContext, type ObjectiveResult, pairOf } from "./objective.js";
+import { add, mul, scale, sigmoid, square, sub } from "../graph/ops/elementwise.js";
+import type { Tensor } from "../graph/tensor.js";
+import { type ErrorSums, implicitMargin, type Objective, type ObjectiveContext, type ObjectiveResult, pairOf } from "./objective.js";
+import { pairResult } from "./pair-result.js";
 
 /** beta in (0, 1): coefficient of the score term (default 0.01; the launcher uses 0.001, where the loss equals sft to about 0.05 %).
  *  Throws ConfigError from 1 on: at beta > 2 the first step climbs the winner's error. 500 to 5000 is diffusionDpo's scale. */
 export function dspo({ beta = 0.01 }: { beta?: number } = {}): Objective {
-  if (!(beta > 0 && beta < 1))
-    throw new ConfigError(
-      "dspo",
-      "beta",
-      "in (0, 1)",
-      beta,
-      "500 to 5000 is the scale of diffusionDpo and dspoSdxl: there beta multiplies an error difference, here a prediction difference",
-    );
+  checkScoreBeta("dspo", "beta", beta);
   return { name: "dspo", batch: "pair", usesReference: true, loss: ctx => dspoLoss(ctx, beta) };
 }
 
 /** The loss for any beta, outside the range that trains, for comparison with the released code. */
-export function dspoLoss({ sums }: ObjectiveContext, beta: number): ObjectiveResult {
-  const { winner, loser } = pairOf(sums);
+export function dspoLoss(ctx: ObjectiveContext, beta: number): ObjectiveResult {
+  const { winner, loser } = pairOf(ctx.sums);
   const margin = implicitMargin(winner, loser, beta);
-  const pull = scale(sigmoid(scale(margin, -1)), beta); // beta * doubt; sigmoid(-s), not 1 - sigmoid(s), which is 0 in f32 from s = 17
-  const residual = add(sub(winner.E, scale(mul(pull, winner.C), 2)), mul(square(pull), winner.P));
-  return { loss: mean(residual), metrics: { ...marginMetrics(margin, winner, loser), ...errorMetrics(sums) } };
+  const doubt = sigmoid(scale(margin, -1)); // sigmoid(-s), not 1 - sigmoid(s), which is 0 in f32 from s = 17
+  return pairResult(ctx, scoreError(winner, scale(doubt, beta)), margin);
+}
+
+/** mean (d - pull p)^2 over C, H, W, with `pull` [B]: the error against a target that moved by `pull` times the drift from the reference. */
+export function scoreError({ E, C, P }: ErrorSums, pull: Tensor): Tensor {
+  return add(sub(E, scale(mul(pull, C), 2)), mul(square(pull), P));
+}
+
+export function checkScoreBeta(subject: string, option: string, value: number): void {
+  if (value > 0 && value < 1) return;
+  const hint = "500 to 5000 is the scale of diffusionDpo and dspoSdxl: there beta multiplies an error difference, here a prediction difference";
+  throw new ConfigError(subject, option, "in (0, 1)", value, hint);
 }

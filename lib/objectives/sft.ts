@@ -2,13 +2,13 @@
  *  method has to beat; dspo with beta -> 0 is this. */
 
 import { mean } from "../graph/ops/elementwise.js";
-import type { Objective } from "./objective.js";
+import { meanLoss, type Objective } from "./objective.js";
 
 export function sft(): Objective {
   return {
     name: "sft",
     batch: "single",
     usesReference: false,
-    loss: ({ sums }) => ({ loss: mean(sums.E), metrics: { modelMse: mean(sums.E) } }),
+    loss: ctx => ({ loss: meanLoss(ctx, ctx.sums.E), metrics: { modelMse: mean(ctx.sums.E) } }),
   };
 }

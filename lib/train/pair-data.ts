@@ -10,6 +10,12 @@ export interface PairBatch {
   readonly losers?: HostTensor;
   /** The denoiser's condition tensors, B rows each: one per pair, shared by winner and loser. */
   readonly condition: Readonly<Record<string, HostTensor>>;
+  /** Numbers that the objective declares in its `inputs`: [B], or [B, size], of any float dtype. */
+  readonly extras?: Readonly<Record<string, HostTensor>>;
+  /** Further samples that the objective compares, like `winners`. */
+  readonly samples?: Readonly<Record<string, HostTensor>>;
+  /** Other conditions of the same pairs, each with the tensors of `condition`. */
+  readonly conditions?: Readonly<Record<string, Readonly<Record<string, HostTensor>>>>;
 }
 
 export interface PairData {
@@ -22,15 +28,24 @@ export interface PairData {
 /** Pairs that lie in memory: tensors whose leading dimension is the pair. */
 export function tensorPairs(pairs: PairBatch): PairData {
   const length = pairs.winners.shape[0] ?? 0;
-  for (const [name, t] of Object.entries({ ...pairs.condition, winners: pairs.winners, ...(pairs.losers && { losers: pairs.losers }) }))
+  mapBatch(pairs, (t, name) => {
     if (t.shape[0] !== length) throw new ShapeError("tensorPairs", `${name} is [${t.shape}], expected ${length} rows as in winners`);
+    return t;
+  });
+  return { length, batch: indices => mapBatch(pairs, t => rows(t, indices)) };
+}
+
+/** A batch of the same parts, each made of its namesake. */
+function mapBatch({ winners, losers, condition, extras, samples, conditions }: PairBatch, to: (t: HostTensor, name: string) => HostTensor): PairBatch {
+  const each = (tensors: Readonly<Record<string, HostTensor>>, prefix = ""): Record<string, HostTensor> =>
+    Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, to(t, `${prefix}${name}`)]));
   return {
-    length,
-    batch: indices => ({
-      winners: rows(pairs.winners, indices),
-      ...(pairs.losers && { losers: rows(pairs.losers, indices) }),
-      condition: Object.fromEntries(Object.entries(pairs.condition).map(([name, t]) => [name, rows(t, indices)])),
-    }),
+    winners: to(winners, "winners"),
+    ...(losers && { losers: to(losers, "losers") }),
+    condition: each(condition),
+    ...(extras && { extras: each(extras, "extras.") }),
+    ...(samples && { samples: each(samples, "samples.") }),
+    ...(conditions && { conditions: Object.fromEntries(Object.entries(conditions).map(([name, set]) => [name, each(set, `conditions.${name}.`)])) }),
   };
 }
 

@@ -10,6 +10,7 @@ import type { HostTensor } from "../util/host-tensor.js";
 import { averageGraph } from "./ema.js";
 import type { ArenaSize } from "./events.js";
 import type { PairBatch } from "./pair-data.js";
+import { runInputs } from "./run-inputs.js";
 import type { RunWeights } from "./run-weights.js";
 import { microGraph, updateGraph } from "./step.js";
 import type { Settings } from "./trainer-options.js";
@@ -54,9 +55,8 @@ export class RunPrograms {
   }
 
   /** Adds the gradients of one micro-batch; returns its loss and metrics. */
-  async micro({ winners, losers, condition }: PairBatch, scalars: DrawScalars, signal: AbortSignal | undefined): Promise<Record<string, number>> {
-    const inputs = { ...condition, winners, ...(this.#settings.objective.batch === "pair" && losers && { losers }) };
-    const outputs = await this.#run(this.#executables.micro, inputs, scalars, signal);
+  async micro(batch: PairBatch, scalars: DrawScalars, signal: AbortSignal | undefined): Promise<Record<string, number>> {
+    const outputs = await this.#run(this.#executables.micro, runInputs(this.#settings.objective, batch), scalars, signal);
     return Object.fromEntries(Object.entries(outputs).map(([name, { data }]) => [name, Number(data[0])]));
   }
 
@@ -90,11 +90,12 @@ export class RunPrograms {
 
 function build(settings: Settings, weights: RunWeights): { readonly programs: Programs<Program>; readonly plan: Plan } {
   const { model, objective, schedule, optimizer, batchSize: batch, gradientAccumulationSteps: accumulation, maxGradNorm, conditionDropout } = settings;
-  const { policy, reference, trainable, gradients, state, average, arenas } = weights;
+  const { policy, reference, guide, trainable, gradients, state, average, arenas } = weights;
   const { denoiser } = model;
   const { target } = model.session;
   const compiled = (name: string, graph: Graph): Program => compileGraph(graph, { name, arenas, target });
-  const micro = microGraph({ denoiser, objective, schedule, policy, reference, trainable, gradients, batch, accumulation, noise: "drawn", conditionDropout });
+  const models = { denoiser, objective, schedule, policy, reference, guide, trainable, gradients };
+  const micro = microGraph({ ...models, batch, accumulation, noise: "drawn", conditionDropout });
   const { program, plan } = compileWithPlan(micro, { name: "micro", arenas, target });
   const programs = {
     micro: program,

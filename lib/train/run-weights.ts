@@ -22,6 +22,8 @@ export interface RunWeightsOptions {
   readonly model: Trainable;
   /** A new adapter with these options, or one whose values are in the session. */
   readonly lora?: LoraOptions | LoraAdapter | undefined;
+  /** Another adapter of the model, whose values are in the session and stay as they are. */
+  readonly guide?: LoraAdapter | undefined;
   readonly optimizer: Optimizer;
   readonly ema: boolean;
   /** Whether a frozen reference is asked for, by the objective or by validation. */
@@ -35,6 +37,7 @@ export class RunWeights {
   readonly model: Trainable;
   readonly policy: Params;
   readonly reference: Params | undefined;
+  readonly guide: Params | undefined;
   readonly adapter: LoraAdapter | undefined;
   /** What moves. */
   readonly trainable: ParameterStore;
@@ -44,7 +47,7 @@ export class RunWeights {
   readonly #copied: ParameterStore | undefined;
   readonly #newAdapter: boolean;
 
-  constructor({ model, lora, optimizer, ema, reference }: RunWeightsOptions) {
+  constructor({ model, lora, guide, optimizer, ema, reference }: RunWeightsOptions) {
     this.model = model;
     this.adapter = lora instanceof LoraAdapter ? lora : lora && declaredAdapter(model, lora);
     this.#newAdapter = lora !== undefined && !(lora instanceof LoraAdapter);
@@ -53,6 +56,8 @@ export class RunWeights {
     this.policy = new Params(model.store, { adapter: this.adapter });
     if (reference && !this.adapter) this.#copied = model.store.mirror(`${model.store.arena}/reference`, storage(model.store.computes, false));
     this.reference = reference ? new Params(this.#copied ?? model.store) : undefined;
+    if (guide && guide.store === this.trainable) throw new ConfigError("train", "guide", "another adapter than the one that is trained", "the same");
+    this.guide = guide && new Params(this.reference?.store ?? model.store, { adapter: guide });
     this.gradients = this.trainable.mirror(`${this.trainable.arena}/gradient`);
     this.state = optimizer.state(this.trainable);
     this.average = ema ? this.trainable.mirror(`${this.trainable.arena}/ema`) : undefined;
@@ -65,7 +70,7 @@ export class RunWeights {
 
   /** Bytes of every arena, as compileGraph takes them. */
   get arenas(): Record<string, number> {
-    return Object.assign({}, ...this.stores.map(store => store.arenas));
+    return Object.assign({}, ...(this.guide?.adapter?.stores ?? []).map(store => store.arenas), ...this.stores.map(store => store.arenas));
   }
 
   /** Values of a run that starts: zero gradients and state, a fresh adapter, reference and average as copies. */
@@ -90,7 +95,7 @@ export class RunWeights {
     await this.#set(this.trainable, store => assign(store.flat(), average.flat()));
   }
 
-  /** SHA-256 of the model's store as it stands. */
+  /** SHA-256 of the model's store as it stands. A guide is not part of it: it may be another run's adapter, which moves. */
   async fingerprint(): Promise<string> {
     const { session, store } = this.model;
     const hash = createHash("sha256");

@@ -20,6 +20,9 @@ export interface TrainerOptions {
   readonly schedule: NoiseSchedule;
   /** Train an adapter: a new one with these options, or one that is on the model already. Default: every weight of the model. */
   readonly lora?: LoraOptions | LoraAdapter;
+  /** Another adapter of the model, with its values in the session: what the objective compares with beside the reference (tgdpo, ofsFast, ofsSlow). It is
+   *  read as it stands at every step. */
+  readonly guide?: LoraAdapter;
   /** AdamW with these options, or another optimizer. */
   readonly optimizer: AdamWOptions | Optimizer;
   /** Factor of the learning rate at each step (default constant()). */
@@ -45,15 +48,15 @@ export interface TrainerOptions {
   readonly checkpointEvery?: number;
   /** Checkpoints kept, the newest (default 3). */
   readonly keepCheckpoints?: number;
-  /** "latest": go on from the newest whole checkpoint in `output`, if there is any. A path: from that one. Default false: start anew, and refuse an `output` that
-   *  holds checkpoints. */
+  /** "latest": go on from the newest whole checkpoint in `output`, if there is any. A path: from that one. Default false: start anew, and refuse an `output`
+   *  that holds checkpoints. */
   readonly resume?: "latest" | (string & {}) | false;
 }
 
 /** Options with every default in place. */
-export type Settings = Omit<Required<TrainerOptions>, "optimizer" | "lora" | "ema" | "validation" | "output"> & {
+export type Settings = Omit<Required<TrainerOptions>, "optimizer" | "lora" | "guide" | "ema" | "validation" | "output"> & {
   readonly optimizer: Optimizer;
-} & Pick<TrainerOptions, "lora" | "ema" | "validation" | "output">;
+} & Pick<TrainerOptions, "lora" | "guide" | "ema" | "validation" | "output">;
 
 /** Checks the options. Throws ConfigError. */
 export function settingsOf(options: TrainerOptions): Settings {
@@ -71,12 +74,20 @@ export function settingsOf(options: TrainerOptions): Settings {
     ...options,
     optimizer: "update" in optimizer ? optimizer : adamW(optimizer),
   };
-  const { maxGradNorm, conditionDropout, seed, resume, output } = settings;
+  const { maxGradNorm, conditionDropout, seed, resume, output, objective, guide } = settings;
   for (const name of ["steps", "batchSize", "gradientAccumulationSteps", "checkpointEvery", "keepCheckpoints"] as const) whole(name, settings[name], 1);
   whole("seed", seed, 0);
   if (options.validation?.every !== undefined) whole("validation.every", options.validation.every, 1);
   if (!(maxGradNorm > 0)) throw new ConfigError("PreferenceTrainer", "maxGradNorm", "> 0 (Infinity: no clipping)", maxGradNorm);
   if (!(conditionDropout >= 0 && conditionDropout < 1)) throw new ConfigError("PreferenceTrainer", "conditionDropout", "in [0, 1)", conditionDropout);
+  const guided = objective.uses?.includes("guide") ?? false;
+  if (guided !== (guide !== undefined))
+    throw new ConfigError(
+      "PreferenceTrainer",
+      "guide",
+      guided ? `an adapter for the objective ${objective.name}` : `absent for the objective ${objective.name}`,
+      guide && "an adapter",
+    );
   if (resume === "latest" && output === undefined) throw new ConfigError("PreferenceTrainer", "output", 'a folder where resume is "latest"', output);
   return settings;
 }

@@ -34,10 +34,10 @@ export class PreferenceTrainer {
   /** Throws ConfigError where options do not fit each other or the model. */
   constructor(options: TrainerOptions) {
     const settings = settingsOf(options);
-    const { model, lora, optimizer, ema, objective, validation } = settings;
+    const { model, lora, guide, optimizer, ema, objective, validation } = settings;
     this.#settings = settings;
     this.#emaDecay = ema && emaDecay(ema);
-    this.#weights = new RunWeights({ model, lora, optimizer, ema: ema !== undefined, reference: objective.usesReference || validation !== undefined });
+    this.#weights = new RunWeights({ model, lora, guide, optimizer, ema: ema !== undefined, reference: objective.usesReference || validation !== undefined });
   }
 
   /** Steps done. */
@@ -55,8 +55,8 @@ export class PreferenceTrainer {
     await this.#weights.applyAverage();
   }
 
-  /** Trains to the last step. `break` stops after the step whose event was received; `signal` within one micro-batch, and the loop throws its reason. Either way,
-   *  and on any error, the last whole step is saved where there is an output folder. Called again, it goes on. */
+  /** Trains to the last step. `break` stops after the step whose event was received; `signal` within one micro-batch, and the loop throws its reason. Either
+   *  way, and on any error, the last whole step is saved where there is an output folder. Called again, it goes on. */
   async *run({ signal }: { readonly signal?: AbortSignal | undefined } = {}): AsyncGenerator<TrainEvent, void, undefined> {
     if (this.#running) throw new ConfigError("PreferenceTrainer.run", "the trainer", "idle", "running");
     this.#running = true;

@@ -11,10 +11,11 @@ import { buildGraph, type Graph, type Tensor } from "../graph/tensor.js";
 import type { Params } from "../nn/params.js";
 import { perSample } from "../objectives/objective.js";
 import { type HostTensor, hostTensor } from "../util/host-tensor.js";
+import { mapValues } from "./arms.js";
 import type { BandResult, ValidationEvent } from "./events.js";
 import type { PairBatch, PairData } from "./pair-data.js";
 import { predictBoth } from "./predictions.js";
-import { mapValues, repeated, sampleDtype } from "./step.js";
+import { repeated, sampleDtype } from "./step.js";
 
 export interface ValidationOptions {
   /** Held-out pairs; split by prompt, or the numbers flatter the run. */

@@ -42,7 +42,7 @@ test.each([
   [["sample", "--model", model, "--prompt", "a", "--steps", "none"], /expected steps to be number, received "none"/],
   [["plan", "a", "b"], /expected the arguments to be one model and flags, received "b"/],
   [["nothing"], /there is no command "nothing"/],
-  [["score"], /reward models are not part of attune yet/],
+  [["score"], /scoring is there in the library .* not on the command line yet/],
 ])("%j is told what is wrong with it, and exits with 2", async (args, message) => {
   const { code, out, err } = await run(...args);
   expect(code).toBe(2);

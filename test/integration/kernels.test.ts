@@ -18,6 +18,9 @@ import {
 } from "../../lib/kernels/index.js";
 import { diffusionDpo } from "../../lib/objectives/diffusion-dpo.js";
 import { dspo } from "../../lib/objectives/dspo.js";
+import { kto } from "../../lib/objectives/kto.js";
+import { rdpo } from "../../lib/objectives/rdpo.js";
+import { tgdpo } from "../../lib/objectives/tgdpo.js";
 import { type HostTensor, hostTensor } from "../../lib/util/host-tensor.js";
 import { dot, expectClose, expectSame, type Values } from "../support/compare.js";
 import { Rng } from "../support/rng.js";
@@ -107,6 +110,10 @@ test("the preference loss with its gradient, for any objective", async () => {
     const central = ((await loss(1e-6)) - (await loss(-1e-6))) / 2e-6;
     expect(dot(values(gradient), values(direction)) / central).toBeCloseTo(1, 6);
   }
+  for (const objective of [kto(), rdpo(), tgdpo()])
+    await expect(kernels.run(preferenceLoss, { prediction, target, reference }, { objective })).rejects.toThrow(
+      /one of the sums of pairs or single samples alone/,
+    );
 });
 
 test("noise, the forward process and a scheduler's step", async () => {

@@ -411,7 +411,7 @@ test("options are checked where they are received", async () => {
   ];
   for (const options of refused) expect(() => toyTrainer({ model, ...options })).toThrow(ConfigError);
   const winners: PairBatch = { winners: toyPairs(3).winners, condition: toyPairs(3).condition };
-  await expect(collect(toyTrainer({ model, data: tensorPairs(winners) }).run())).rejects.toThrow(/input "losers"/);
+  await expect(collect(toyTrainer({ model, data: tensorPairs(winners) }).run())).rejects.toThrow(/expected losers in every batch/);
   expect(() => tensorPairs({ ...winners, losers: toyPairs(2).winners })).toThrow(/losers is \[2,2,4,4\], expected 3 rows/);
   expect(noiseSchedule().steps).toBe(1000);
 });
