@@ -72,7 +72,7 @@ function grid(models: readonly TrustedModel[]): Image {
     { caption: `${model} certified ${certified.length}`, pictures: certified },
     { caption: `refused ${refused.length}`, pictures: refused },
   ]);
-  return imageGrid({ rows: rows.map(r => Array.from({ length: shown }, (_, i) => r.pictures[i])), rowCaptions: rows.map(r => r.caption), zoom: 2 });
+  return imageGrid({ rows: rows.map(r => Array.from({ length: shown }, (_, i) => r.pictures[i])), rowCaptions: rows.map(r => r.caption), zoom: 3 });
 }
 
 /** What the numbers say, whichever way they fall. */
@@ -107,7 +107,7 @@ function stale(models: readonly TrustedModel[]): Html[] {
 }
 
 function features(models: readonly TrustedModel[]): Html {
-  const names = Object.keys(models[0]!.auc);
+  const names = Object.keys(models[0]!.auc).filter(name => models.some(m => m.auc[name] !== 0.5)); // a constant says nothing
   return table({
     columns: ["", ...models.map(m => m.model)],
     rows: names.map(name => ({ cells: [name, ...models.map(m => auc(m.auc[name]!))], marked: name === "score" })),

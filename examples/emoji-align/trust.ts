@@ -40,7 +40,7 @@ const halves = 200;
 
 /** Larger: the model's pictures of the prompt agree more with this one. */
 export function trustScore({ features }: JudgedPictures): Float64Array {
-  return conformal.columnOf(features, "spread.mean").map(v => -v);
+  return conformal.columnOf(features, "spread").map(v => -v);
 }
 
 /** Certifies over random halves. `calibrator`: pictures of another model calibrate in place of the model's own, which is what a certificate is worth after the model has

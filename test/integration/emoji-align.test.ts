@@ -88,7 +88,7 @@ describe("with the committed base model", () => {
     const all = await trustFeatures(model, { prompts, pictures, others }, settings);
     const few = await trustFeatures(model, { prompts: prompts.slice(0, 3), pictures: pictures.slice(0, 3), others: [others[0]!.slice(0, 3)] }, settings);
     expect(few).toEqual({ columns: all.columns, rows: all.rows.slice(0, 3) });
-    expect(conformal.columnOf(all, "spread.mean")[0]).toBeCloseTo(conformal.columnOf(all, "spread.mean")[33]!, 12); // each is the other's other
+    expect(conformal.columnOf(all, "spread")[0]).toBeCloseTo(conformal.columnOf(all, "spread")[33]!, 12); // each is the other's other
     expect(all.rows.every(row => row.every(Number.isFinite))).toBe(true);
     await model.close();
   });

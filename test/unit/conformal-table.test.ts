@@ -115,6 +115,12 @@ describe("certifyTable", () => {
     const certificate = await conformal.certifyTable({ rows, ...settings, features: ["a", "b"] });
     expect(certificate.units).toMatchObject({ calibration: labelled.length - Math.floor(labelled.length / 2), test: later.length });
     expect(certificate.result.k).toBeGreaterThan(20);
+    const byHand = conformal.fitAlignment({
+      ...{ features: rows.map(r => [r.a, r.b]), alignment: rows.map(r => r.grade), cutoff: 0.5 },
+      predictor: conformal.standardised(conformal.logisticRegression()),
+    });
+    const { selected, pValues } = byHand.select({ test: { features: later.map(r => [r.a, r.b]) }, alpha: 0.2 });
+    expect(certificate.result.selected.map(s => [s.id, s.pValue])).toEqual(Array.from(selected, j => [later[j]!.question, pValues.values[j]]));
     const sameOrder = await conformal.certifyTable({ rows: rows.map(r => ({ ...r, a: 1000 + 50 * r.a })), ...settings, features: ["a", "b"] });
     expect(sameOrder.result.selected.map(s => s.id)).toEqual(certificate.result.selected.map(s => s.id)); // standardised: units do not matter
   });

@@ -132,7 +132,7 @@ describe("trust", () => {
     const rng = new Rng(count, model);
     const shows = Array.from({ length: count }, () => Number(rng.uniform() < right));
     const spread = shows.map(y => 5 - 2 * y + noise * rng.normal());
-    return { model, shows, features: conformal.featureTable({ "spread.mean": spread, colourfulness: shows.map(() => rng.uniform()) }) };
+    return { model, shows, features: conformal.featureTable({ spread: spread, colourfulness: shows.map(() => rng.uniform()) }) };
   }
 
   test("what is certified is wrong at most as often as asked, and a score that knows little certifies little", () => {
@@ -142,7 +142,7 @@ describe("trust", () => {
       for (const { alpha, wrong } of levels) expect(wrong).toBeLessThanOrEqual(alpha + 0.03); // halves of one set of 400: a draw of labels may be unlucky by its sd / sqrt(2)
     }
     expect(sharp!.levels[0]!.certified).toBeGreaterThan(5 * dull!.levels[0]!.certified);
-    expect(sharp!.auc.score).toBeCloseTo(1 - sharp!.auc["spread.mean"]!, 12);
+    expect(sharp!.auc.score).toBeCloseTo(1 - sharp!.auc.spread!, 12);
     expect(sharp!.shows).toBeCloseTo(0.7, 1);
   });
 
